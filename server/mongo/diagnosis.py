@@ -1,0 +1,93 @@
+"""Why mongod ended: its exit code, output and log in words that say what helps."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from server.mongo.binary import missing_libraries
+
+LOG_TAIL_BYTES = 64 * 1024
+_CANNOT_EXECUTE = (126, 127)
+_INCOMPATIBLE_FILES = 62
+
+
+class Files(Protocol):
+    """The paths that a diagnosis reads or names."""
+
+    @property
+    def data_dir(self) -> Path: ...  # noqa: D102
+    @property
+    def log(self) -> Path: ...  # noqa: D102
+    @property
+    def output(self) -> Path: ...  # noqa: D102
+
+
+def explain(code: int, program: Path, files: Files) -> str:
+    """One message for a mongod that ended with `code` (negative: the signal's number)."""
+    output = _tail(files.output)
+    if code in _CANNOT_EXECUTE:
+        return _cannot_execute(program, output)
+    log = _tail(files.log)
+    known = _known(code, log + output, files)
+    cause = known or _last_complaint(log) or output.strip() or "it left no reason"
+    return f"mongod ended with {_exit(code)}: {cause}; its log is {files.log}"
+
+
+def _cannot_execute(program: Path, output: str) -> str:
+    missing = missing_libraries(program, output)
+    if missing:
+        return (
+            f"mongod ({program}) lacks the shared libraries {', '.join(missing)}:"
+            " on Debian and Ubuntu, apt-get install libcurl4 libssl3"
+        )
+    return f"mongod ({program}) cannot be executed: {output.strip()}"
+
+
+def _known(code: int, text: str, files: Files) -> str | None:
+    if "No space left on device" in text:
+        return f"the disk of {files.data_dir} is full"
+    if "Permission denied" in text or "Read-only file system" in text:
+        return f"{files.data_dir} is not writable for this user"
+    if "DBPathInUse" in text:
+        return f"another mongod uses {files.data_dir}"
+    if code == _INCOMPATIBLE_FILES:
+        return f"the files in {files.data_dir} are of another MongoDB version"
+    if code == -signal.SIGILL:
+        return "this processor lacks AVX, which MongoDB 5 and later need"
+    return None
+
+
+def _exit(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def _last_complaint(log: str) -> str | None:
+    """The message of the last error or fatal line."""
+    complaints = [line for line in _lines(log) if line.get("s") in ("E", "F")]
+    if not complaints:
+        return None
+    last = complaints[-1]
+    return f"{last.get('msg')} {json.dumps(last.get('attr', {}))}"
+
+
+def _lines(log: str) -> Iterator[dict[str, object]]:
+    for line in log.splitlines():
+        try:
+            parsed = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(parsed, dict):
+            yield parsed
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LOG_TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,36 @@
+"""A real mongod for the whole run, and a fresh database on it for each test that asks."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pymongo import AsyncMongoClient
+
+from server.mongo.client import connect
+from server.mongo.database import Database
+from server.mongo.embedded import EmbeddedMongod
+
+MongoClient = AsyncMongoClient[dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+async def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    mongod = EmbeddedMongod(tmp_path_factory.mktemp("mongo"), cache_gigabytes=0.25)
+    url = await mongod.start()
+    yield url
+    await mongod.stop()
+
+
+@pytest.fixture(scope="session")
+async def mongo_client(mongo_url: str) -> AsyncIterator[MongoClient]:
+    client = await connect(mongo_url)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def database(mongo_client: MongoClient) -> AsyncIterator[Database]:
+    name = f"test_{uuid4().hex[:16]}"
+    yield Database(mongo_client, name)
+    await mongo_client.drop_database(name)
