@@ -1,0 +1,130 @@
+"""Who may call: the contract's access option against the caller's API key.
+
+Checked before anything else about a request: who may not call a method does
+not learn whether its request was well-formed or its row exists.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
+from zaaz.common.v1 import access_pb2
+
+from server.kernel.errors import DomainError, Reason
+from server.kernel.principal import ADMIN, Principal, set_principal
+from server.rpc.call import Call, Method, Step
+
+PUBLIC_SERVICES: Final = frozenset(
+    {
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "grpc.reflection.v1.ServerReflection",
+    }
+)
+"""Not ours, so without our option; reflection is served only when it is switched on."""
+
+_AUTHORIZATION = "authorization"
+_BEARER = "bearer "
+_MAX_TOKEN_CHARACTERS = 512
+
+
+class Authenticator(Protocol):
+    """Knows API keys."""
+
+    async def authenticate(self, token: str) -> Principal:
+        """Whose key it is; CREDENTIALS_INVALID, API_KEY_EXPIRED or API_KEY_REVOKED."""
+        ...
+
+    def watch(self, principal: Principal, end: Callable[[DomainError], None]) -> Callable[[], None]:
+        """Call `end` when the principal's key ends, until the returned function is called."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Who may call a method: anyone, or keys with one of `scopes`. Neither: nobody."""
+
+    public: bool = False
+    scopes: frozenset[str] = frozenset()
+
+    @property
+    def is_closed(self) -> bool:
+        """Nobody may call it."""
+        return not self.public and not self.scopes
+
+
+def rule_of(method: str) -> Rule:
+    """The rule of "/package.Service/Method", from its descriptor; closed when there is none."""
+    service, _, name = method.lstrip("/").rpartition("/")
+    if service in PUBLIC_SERVICES:
+        return Rule(public=True)
+    try:
+        descriptor = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
+    except KeyError:
+        return Rule()
+    return _declared(descriptor)
+
+
+def _declared(descriptor: MethodDescriptor) -> Rule:
+    options = descriptor.GetOptions()
+    if not options.HasExtension(access_pb2.access):
+        return Rule()
+    option = options.Extensions[access_pb2.access]
+    return Rule(public=option.public, scopes=frozenset(option.scopes))
+
+
+def admitting(authenticator: Authenticator, method: Method, inner: Step) -> Step:
+    """`inner` for those whom the method's rule admits, with their principal set."""
+    rule = rule_of(method.name)
+    if rule.public:
+        return inner
+    if rule.is_closed:
+        return _closed(method.name)
+    allowed = rule.scopes | {ADMIN}
+    scopes = ", ".join(sorted(rule.scopes))
+
+    async def admit(call: Call) -> bytes | None:
+        principal = await authenticator.authenticate(_bearer_token(call))
+        call.principal = principal
+        if allowed.isdisjoint(principal.scopes):
+            message = f"the API key lacks a scope that the method takes: {scopes}"
+            raise DomainError(Reason.SCOPE_MISSING, message, {"scopes": scopes})
+        set_principal(principal)
+        if call.stream is None:
+            return await inner(call)
+        unwatch = authenticator.watch(principal, call.stream.end)
+        try:
+            return await inner(call)
+        finally:
+            unwatch()
+
+    return admit
+
+
+def _closed(name: str) -> Step:
+    async def refuse(_: Call) -> bytes | None:
+        message = "the method has no access rule, so nobody may call it"
+        raise DomainError(Reason.METHOD_CLOSED, message, {"method": name})
+
+    return refuse
+
+
+def _bearer_token(call: Call) -> str:
+    for key, value in call.context.invocation_metadata() or ():
+        if key == _AUTHORIZATION and isinstance(value, str):
+            return _token(value)
+    raise DomainError(
+        Reason.CREDENTIALS_MISSING, "metadata `authorization: Bearer <key>` is missing"
+    )
+
+
+def _token(value: str) -> str:
+    if value[: len(_BEARER)].lower() != _BEARER:
+        message = "metadata `authorization` must be `Bearer <key>`"
+        raise DomainError(Reason.CREDENTIALS_MISSING, message)
+    token = value[len(_BEARER) :].strip()
+    if not token or len(token) > _MAX_TOKEN_CHARACTERS:
+        raise DomainError(Reason.CREDENTIALS_INVALID, "no such API key")
+    return token

@@ -1,0 +1,204 @@
+"""Serving: the grpc.aio server with everything around the domains' servicers.
+
+rpc = RpcServer(...)
+rpc.add(add_WalletServiceServicer_to_server, servicer)
+address = await rpc.start()
+await rpc.stop()
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from server.rpc.access import rule_of
+from server.rpc.address import Address
+from server.rpc.decoding import TRANSPORT_MESSAGE_BYTES
+from server.rpc.health import Check, Health
+from server.rpc.interceptor import Edge, EdgeInterceptor
+
+STREAM_GRACE_SECONDS: Final = 5.0
+"""So long streams may take to end on their own when the server goes away."""
+
+CALL_GRACE_SECONDS: Final = 5.0
+"""So long unary calls may then take to finish."""
+
+LAST_WORDS_SECONDS: Final = 0.1
+"""So long health watchers have to hear NOT_SERVING before their streams end."""
+
+TRUSTED_NETWORK: Final = "trusted-network"
+
+OPTIONS: Final[Sequence[tuple[str, Any]]] = (
+    # Two servers on one port would share its connections unevenly and unnoticed.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", TRANSPORT_MESSAGE_BYTES),
+    # Clients may ping every 10 s, with or without calls. The bound lies strictly below that:
+    # a ping that comes a moment early is a strike, and strikes end in ENHANCE_YOUR_CALM.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 5),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Ours find dead peers, whose streams would stay open for ever.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_concurrent_streams", 10_000),
+    ("grpc.max_metadata_size", 16 * 1024),
+)
+
+_log = logging.getLogger(__name__)
+
+
+class CannotServeError(Exception):
+    """The server cannot start as it is told to; the message says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM: the certificate chain, and its private key."""
+
+    certificate: bytes
+    key: bytes
+
+
+class RpcServer:
+    """One gRPC server at one address."""
+
+    def __init__(
+        self,
+        address: Address,
+        edge: Edge,
+        *,
+        tls: Tls | None = None,
+        plaintext: str = "",
+        reflection_mode: str = "auto",
+        check: Check | None = None,
+    ) -> None:
+        self._address = address
+        self._edge = edge
+        self._tls = tls
+        self._plaintext = plaintext
+        self._reflect = reflection_mode == "on" or (
+            reflection_mode == "auto" and address.is_loopback
+        )
+        self._check = check
+        self._services: list[str] = []
+        self._server = grpc.aio.server(interceptors=[EdgeInterceptor(edge)], options=OPTIONS)
+        self._health: Health | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    def add(self, add_to_server: Callable[[Any, Any], None], servicer: object) -> None:
+        """Serve `servicer`; CannotServeError when one of its methods has no access rule."""
+        recorder = _Recorder(self._server)
+        add_to_server(servicer, recorder)
+        closed = [name for name in recorder.methods if rule_of(name).is_closed]
+        if closed:
+            raise CannotServeError(f"methods without an access rule: {', '.join(closed)}")
+        self._services += recorder.services
+
+    async def start(self) -> Address:
+        """Listen and serve; the bound address. CannotServeError says what is wrong."""
+        if self._tls is None and not self._address.is_loopback:
+            _require_trusted(self._address, self._plaintext)
+        self._health = Health(self._services)
+        self._add_infrastructure(self._health)
+        port = self._bind()
+        await self._health.set(serving=self._check is None)
+        await self._server.start()
+        if self._check is not None:
+            self._watching = asyncio.create_task(self._health.watch(self._check))
+        return Address(self._address.host, port)
+
+    async def stop(
+        self,
+        stream_grace_seconds: float = STREAM_GRACE_SECONDS,
+        call_grace_seconds: float = CALL_GRACE_SECONDS,
+    ) -> None:
+        """Go away in order: health says so, streams end, calls finish. Bounded by the graces."""
+        drain = self._edge.drain
+        if self._health is not None:
+            await self._health.drain()
+        drain.start()
+        if not await drain.wait_for_streams(stream_grace_seconds):
+            fields = {"streams": drain.open_streams}
+            _log.warning("streams did not end in time", extra={"fields": fields})
+        if drain.open_streams:
+            await asyncio.sleep(LAST_WORDS_SECONDS)
+            drain.end_streams()
+        await self._server.stop(call_grace_seconds)
+        await self._stop_watching()
+
+    async def wait(self) -> None:
+        """Until `stop` has finished."""
+        await self._server.wait_for_termination()
+
+    async def _stop_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+
+    def _add_infrastructure(self, health: Health) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
+        if self._reflect:
+            names = (*self._services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+
+    def _bind(self) -> int:
+        try:
+            if self._tls is None:
+                return self._server.add_insecure_port(str(self._address))
+            pair = (self._tls.key, self._tls.certificate)
+            credentials = grpc.ssl_server_credentials([pair])
+            return self._server.add_secure_port(str(self._address), credentials)
+        except RuntimeError as error:
+            raise CannotServeError(_why_not(self._address, self._tls)) from error
+
+
+class _Recorder:
+    """Stands for the server while a servicer is added: notes which services and methods come."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+        self.services: list[str] = []
+        self.methods: list[str] = []
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        self._server.add_generic_rpc_handlers(tuple(handlers))
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        self.services.append(service)
+        self.methods += [f"/{service}/{name}" for name in handlers]
+
+
+def _require_trusted(address: Address, plaintext: str) -> None:
+    if plaintext != TRUSTED_NETWORK:
+        raise CannotServeError(
+            f"{address} is reachable from other machines and keys would travel in the clear: "
+            "set ZAAZ_TLS_CERT and ZAAZ_TLS_KEY, or ZAAZ_PLAINTEXT=trusted-network "
+            "when something else encrypts"
+        )
+
+
+def _why_not(address: Address, tls: Tls | None) -> str:
+    """grpc says only that binding failed; the operating system knows why."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address.host, address.port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"cannot listen at {address}: the address is in use"
+        return f"cannot listen at {address}: {os.strerror(error.errno or 0) or error}"
+    if tls is not None:
+        return f"cannot listen at {address}: the certificate and key do not fit each other"
+    return f"cannot listen at {address}"
