@@ -126,6 +126,8 @@ class CreditsTransaction(_message.Message):
     CREATED_TIME_FIELD_NUMBER: _builtins.int
     OCCURRED_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    GRANT_PRIORITY_FIELD_NUMBER: _builtins.int
+    GRANT_EXPIRES_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """ObjectId as 24 hex digits."""
     user_id: _builtins.str
@@ -176,6 +178,8 @@ class CreditsTransaction(_message.Message):
     """The transaction that this one takes back."""
     reason: _builtins.str
     """Free text of the caller."""
+    grant_priority: _builtins.int
+    """Burn priority of the grant that an increase made."""
     @_builtins.property
     def grant_movements(self) -> _containers.RepeatedCompositeFieldContainer[_grant_pb2.GrantMovement]:
         """What it moved in which grants. Their sum less the change of the debt is
@@ -193,6 +197,10 @@ class CreditsTransaction(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The caller's own tags."""
+
+    @_builtins.property
+    def grant_expires_time(self) -> _timestamp_pb2.Timestamp:
+        """Expiry of the grant that an increase made. Unset: never."""
 
     def __init__(
         self,
@@ -226,10 +234,12 @@ class CreditsTransaction(_message.Message):
         created_time: _timestamp_pb2.Timestamp | None = ...,
         occurred_time: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        grant_priority: _builtins.int = ...,
+        grant_expires_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "occurred_time", b"occurred_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "grant_expires_time", b"grant_expires_time", "occurred_time", b"occurred_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_after_micros", b"balance_after_micros", "chain", b"chain", "client_id", b"client_id", "counter_account", b"counter_account", "created_time", b"created_time", "credits_micros", b"credits_micros", "debt_after_micros", b"debt_after_micros", "decrease_reason", b"decrease_reason", "decrease_source", b"decrease_source", "email", b"email", "grant_movements", b"grant_movements", "held_after_micros", b"held_after_micros", "id", b"id", "increase_source", b"increase_source", "is_active", b"is_active", "is_deleted", b"is_deleted", "labels", b"labels", "occurred_time", b"occurred_time", "payment_transaction_id", b"payment_transaction_id", "plan_id", b"plan_id", "reason", b"reason", "request_id", b"request_id", "reverses_id", b"reverses_id", "sequence", b"sequence", "shortfall_micros", b"shortfall_micros", "type", b"type", "usage_key", b"usage_key", "user_id", b"user_id", "user_wallet_id", b"user_wallet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_after_micros", b"balance_after_micros", "chain", b"chain", "client_id", b"client_id", "counter_account", b"counter_account", "created_time", b"created_time", "credits_micros", b"credits_micros", "debt_after_micros", b"debt_after_micros", "decrease_reason", b"decrease_reason", "decrease_source", b"decrease_source", "email", b"email", "grant_expires_time", b"grant_expires_time", "grant_movements", b"grant_movements", "grant_priority", b"grant_priority", "held_after_micros", b"held_after_micros", "id", b"id", "increase_source", b"increase_source", "is_active", b"is_active", "is_deleted", b"is_deleted", "labels", b"labels", "occurred_time", b"occurred_time", "payment_transaction_id", b"payment_transaction_id", "plan_id", b"plan_id", "reason", b"reason", "request_id", b"request_id", "reverses_id", b"reverses_id", "sequence", b"sequence", "shortfall_micros", b"shortfall_micros", "type", b"type", "usage_key", b"usage_key", "user_id", b"user_id", "user_wallet_id", b"user_wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -128,7 +128,9 @@ class Wallet(_message.Message):
     low_balance_threshold_micros: _builtins.int
     """A balance below this raises an event. Zero: never."""
     etag: _builtins.str
-    """Changes with every write. Sent with an update, it must still match."""
+    """Changes with every change of the settings. Sent with an update, it must
+    still match.
+    """
     @_builtins.property
     def expires_time(self) -> _timestamp_pb2.Timestamp:
         """End of the subscription. From then on the wallet counts as out of credits."""

@@ -1,0 +1,263 @@
+"""Group commit: one transaction for all that waits, one committer for a wallet.
+
+    take a batch -> apply it to cached wallets -> ONE transaction -> answer everyone
+
+While a transaction is on its way the next batch is applied already, on the
+wallets as that transaction will leave them; should it be lost, that work is
+thrown away. Correctness never rests on the cache or on being alone: every
+wallet and writer is written under its version, and every key is unique.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from server.kernel.clock import Clock
+from server.kernel.errors import DomainError, Reason
+from server.ledger.draft import Draft, Known
+from server.ledger.jobs import Job
+from server.ledger.model import Wallet, Writer
+from server.ledger.queue import MAX_BATCH_ENTRIES, JobQueue
+from server.ledger.store import LedgerStore
+from server.mongo.errors import DatabaseUnavailable, TransactionLost
+
+MAX_CACHED_WALLETS = 200_000
+MAX_CACHED_WRITERS = 10_000
+MAX_CONFLICTS = 3
+"""Lost transactions after which a batch is divided, or a single job told CONTENTION."""
+
+UNAVAILABLE_RETRY_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
+"""How long a batch waits for a database that went away, try by try."""
+
+SPECULATE_ENTRIES = MAX_BATCH_ENTRIES // 4
+"""With so many waiting, the next batch is applied while the last is being written."""
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+_Jobs = Sequence[Job[Any]]
+
+
+class Committer:
+    """Owns every write to the wallets of this process. `run` is its one loop."""
+
+    def __init__(self, store: LedgerStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._queue = JobQueue()
+        self._wallets: dict[str, Wallet] = {}
+        self._writers: dict[str, Writer] = {}
+
+    def submit(self, job: Job[_Result]) -> asyncio.Future[_Result]:
+        """The job's result once it is durable, its refusal as DomainError. OVERLOADED.
+
+        Jobs of one kind are applied in the order of their submission. A caller
+        that goes away takes back what has not been applied yet, and nothing else.
+        """
+        self._queue.put(job)
+        return job.future
+
+    @property
+    def queue(self) -> JobQueue:
+        """What waits."""
+        return self._queue
+
+    async def open_writer(self, key: str) -> Writer:
+        """Takes a stream writer over and returns where it stands."""
+        writer = await self._store.open_writer(key)
+        self._writers[key] = writer
+        return writer
+
+    async def run(self) -> None:
+        """Commits until cancelled."""
+        flight: _Flight | None = None
+        try:
+            while True:
+                await self._wait_for_work(flight)
+                if flight is not None and flight.task.done():
+                    await self._land(flight)
+                    flight = None
+                    continue
+                jobs = self._queue.take()
+                draft = await self._try_draft(jobs)
+                if flight is not None and not await self._land(flight, on_top=draft):
+                    draft = await self._try_draft(jobs)
+                flight = None if draft is None else self._take_off(jobs, draft)
+        finally:
+            if flight is not None:
+                flight.task.cancel()
+
+    async def _wait_for_work(self, flight: "_Flight | None") -> None:
+        if flight is None:
+            await self._queue.wait_for(1)
+            return
+        backlog = asyncio.ensure_future(self._queue.wait_for(SPECULATE_ENTRIES))
+        try:
+            await asyncio.wait({backlog, flight.task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            backlog.cancel()
+
+    async def _try_draft(self, jobs: _Jobs) -> Draft | None:
+        """The jobs applied; None when the database did not give what they start from."""
+        try:
+            return await self._draft(jobs, Known())
+        except DatabaseUnavailable:
+            await self._recover(jobs)
+        except Exception:  # noqa: BLE001  one bad batch must not end the committer
+            _fail(jobs)
+        return None
+
+    def _take_off(self, jobs: _Jobs, draft: Draft) -> "_Flight":
+        return _Flight(jobs, draft, asyncio.create_task(self._write(draft)))
+
+    async def _write(self, draft: Draft) -> None:
+        if not draft.is_empty:
+            await self._store.write(draft)
+
+    async def _land(self, flight: "_Flight", on_top: Draft | None = None) -> bool:
+        """Answers a written batch. False: it was lost, and so is the draft made on top of it."""
+        try:
+            await flight.task
+        except (TransactionLost, DatabaseUnavailable) as lost:
+            _log.info("a ledger transaction was lost", extra={"error": str(lost)})
+            self._forget(flight.draft, on_top)
+            await self._recover(flight.jobs)
+            return False
+        except Exception:  # noqa: BLE001  one bad batch must not end the committer
+            self._forget(flight.draft, on_top)
+            _fail(flight.jobs)
+            return False
+        _answer(flight.jobs)
+        return True
+
+    async def _recover(self, jobs: _Jobs) -> None:
+        """Runs lost jobs again: what is known to be committed is answered, the rest written."""
+        try:
+            await self._commit(jobs)
+        except DatabaseUnavailable:
+            for job in jobs:
+                job.fail(_unavailable())
+        except Exception:  # noqa: BLE001  one bad batch must not end the committer
+            _fail(jobs)
+
+    async def _commit(self, jobs: _Jobs) -> None:
+        conflicts, delays = 0, iter(UNAVAILABLE_RETRY_SECONDS)
+        while conflicts < MAX_CONFLICTS:
+            draft: Draft | None = None
+            try:
+                draft = await self._draft(jobs, await self._known(jobs))
+                await self._write(draft)
+            except TransactionLost:
+                conflicts += 1
+                self._forget(draft)
+            except DatabaseUnavailable:
+                self._forget(draft)
+                if (delay := next(delays, None)) is None:
+                    raise
+                await asyncio.sleep(delay)
+            else:
+                _answer(jobs)
+                return
+        if len(jobs) == 1:
+            jobs[0].fail(_contention())
+            return
+        half = len(jobs) // 2
+        await self._recover(jobs[:half])
+        await self._recover(jobs[half:])
+
+    async def _known(self, jobs: _Jobs) -> Known:
+        request_keys = [key for job in jobs for key in job.request_keys]
+        entry_ids = [entry_id for job in jobs for entry_id in job.entry_ids]
+        return await self._store.known(request_keys, entry_ids)
+
+    async def _draft(self, jobs: _Jobs, known: Known) -> Draft:
+        """Applies the jobs in order and remembers the wallets as the draft leaves them."""
+        wallets = await self._load_wallets(jobs)
+        writers = await self._load_writers(jobs)
+        draft = Draft(wallets, writers, known, self._clock())
+        for job in jobs:
+            job.apply(draft)
+        self._remember(draft)
+        return draft
+
+    async def _load_wallets(self, jobs: _Jobs) -> dict[str, Wallet]:
+        user_ids = {user_id for job in jobs for user_id in job.user_ids}
+        cached = self._wallets
+        wallets = {user_id: cached[user_id] for user_id in user_ids if user_id in cached}
+        missing = user_ids - wallets.keys()
+        if missing:
+            loaded = await self._store.wallets(missing)
+            cached.update(loaded)
+            wallets.update(loaded)
+        return wallets
+
+    async def _load_writers(self, jobs: _Jobs) -> dict[str, Writer]:
+        keys = {job.writer_key for job in jobs if job.writer_key is not None}
+        missing = keys - self._writers.keys()
+        if missing:
+            self._writers.update(await self._store.writers(missing))
+        return {key: self._writers[key] for key in keys}
+
+    def _remember(self, draft: Draft) -> None:
+        before, cached = draft.before, self._wallets
+        for user_id, wallet in draft.after.items():
+            # Out and in again: the bound below then drops what was written longest ago.
+            cached.pop(user_id, None)
+            if user_id in before:
+                wallet = wallet.at_version(before[user_id].version + 1)
+            cached[user_id] = wallet
+        self._writers.update(draft.writers)
+        _trim(cached, MAX_CACHED_WALLETS)
+        _trim(self._writers, MAX_CACHED_WRITERS)
+
+    def _forget(self, *drafts: Draft | None) -> None:
+        """Drops what lost drafts started from and left: both may be wrong."""
+        for draft in drafts:
+            if draft is not None:
+                for user_id in (*draft.before, *draft.after):
+                    self._wallets.pop(user_id, None)
+                for key in draft.writers_before:
+                    self._writers.pop(key, None)
+
+
+class _Flight(NamedTuple):
+    """A batch whose transaction is on its way."""
+
+    jobs: _Jobs
+    draft: Draft
+    task: asyncio.Task[None]
+
+
+def _trim(cache: dict[Any, Any], bound: int) -> None:
+    for key in list(islice(cache, max(0, len(cache) - bound))):
+        del cache[key]
+
+
+def _answer(jobs: _Jobs) -> None:
+    for job in jobs:
+        job.answer()
+
+
+def _fail(jobs: _Jobs) -> None:
+    _log.exception("a ledger batch failed")
+    for job in jobs:
+        job.fail(DomainError(Reason.INTERNAL, "the ledger could not run this"))
+
+
+def _unavailable() -> DomainError:
+    return DomainError(
+        Reason.DEPENDENCY_UNAVAILABLE,
+        "the database cannot be reached",
+        {"dependency": "mongodb"},
+        retry_delay_seconds=1.0,
+    )
+
+
+def _contention() -> DomainError:
+    return DomainError(
+        Reason.CONTENTION,
+        "others kept changing the same wallet",
+        {"attempts": MAX_CONFLICTS},
+        retry_delay_seconds=0.1,
+    )

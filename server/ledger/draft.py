@@ -1,0 +1,118 @@
+"""One batch on its way to the database: what it starts from, and what it will write."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from bson import ObjectId
+
+from server.kernel.errors import DomainError, Reason
+from server.ledger.apply import Applied
+from server.ledger.model import Entry, Wallet, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """A request that took effect: what was asked, and the first result.
+
+    A usage request has neither entry nor wallet: its events' keys answer a replay.
+    """
+
+    key: str
+    fingerprint: bytes
+    entry: Entry | None
+    wallet: Wallet | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What other transactions have committed already under keys of this batch."""
+
+    requests: Mapping[str, RequestRow] = field(default_factory=dict)
+    entries: Mapping[bytes, Entry] = field(default_factory=dict)
+
+
+class RejectedUsage(NamedTuple):
+    """A usage event that could not be settled, to be kept with its reason."""
+
+    id: ObjectId
+    client_id: str
+    user_id: ObjectId
+    payload: bytes
+    error: DomainError
+
+
+class Draft:
+    """Collects a batch's changes in order, over the states that it starts from.
+
+    Nothing in it has happened until `LedgerStore.write` has committed it; a lost
+    draft is thrown away and its jobs are applied to a new one.
+    """
+
+    def __init__(
+        self,
+        wallets: Mapping[str, Wallet],
+        writers: Mapping[str, Writer],
+        known: Known,
+        now_ms: int,
+    ) -> None:
+        self.now_ms = now_ms
+        self.before = wallets
+        self.after: dict[str, Wallet] = {}
+        self.entries: list[Entry] = []
+        self.requests: dict[str, RequestRow] = {}
+        self.writers_before = writers
+        self.writers: dict[str, Writer] = {}
+        self.rejected: dict[ObjectId, RejectedUsage] = {}
+        self.settled_rejections: list[ObjectId] = []
+        self._known = known
+        self._keyed: dict[bytes, Entry] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (
+            self.after or self.writers or self.rejected or self.settled_rejections or self.requests
+        )
+
+    def find_wallet(self, user_id: str) -> Wallet | None:
+        """The wallet as this batch has left it so far."""
+        return self.after.get(user_id) or self.before.get(user_id)
+
+    def wallet(self, user_id: str) -> Wallet:
+        """The same; WALLET_NOT_FOUND where there is none."""
+        wallet = self.after.get(user_id) or self.before.get(user_id)
+        if wallet is None:
+            raise wallet_not_found(user_id)
+        return wallet
+
+    def writer(self, key: str) -> Writer:
+        """The stream writer as this batch has left it so far. `open` has made its row."""
+        return self.writers.get(key) or self.writers_before[key]
+
+    def record(self, user_id: str, applied: Applied) -> Entry:
+        """Takes an operation's effect; returns its own entry."""
+        self.after[user_id] = applied.wallet
+        self.entries.extend(applied.entries)
+        return applied.entries[-1]
+
+    def record_keyed(self, user_id: str, applied: Applied) -> Entry:
+        """The same for an entry whose id is derived from its key."""
+        entry = self.record(user_id, applied)
+        self._keyed[entry.id.binary] = entry
+        return entry
+
+    def find_entry(self, entry_id: ObjectId) -> Entry | None:
+        """The entry under a derived id, if this batch or an earlier transaction has it."""
+        return self._keyed.get(entry_id.binary) or self._known.entries.get(entry_id.binary)
+
+    def find_request(self, key: str) -> RequestRow | None:
+        """The request under a key, if this batch or an earlier transaction has it."""
+        return self.requests.get(key) or self._known.requests.get(key)
+
+
+def wallet_not_found(user_id: str) -> DomainError:
+    """WALLET_NOT_FOUND."""
+    return DomainError(
+        Reason.WALLET_NOT_FOUND, f"user {user_id} has no wallet", {"user_id": user_id}
+    )

@@ -1,0 +1,222 @@
+"""What the ledger keeps: wallets, their grants, and the entries that changed them.
+
+All values are immutable. Ids are ObjectIds, amounts int64 micro-credits, times
+milliseconds since the epoch. The hot types are NamedTuples because they are made
+tens of thousands of times a second.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import sha256
+from typing import NamedTuple
+
+from bson import ObjectId
+
+from server.kernel.money import MICROS
+
+MAX_GRANTS = 1_000
+"""Grants that one wallet may hold at a time; its document is rewritten with them."""
+
+NEVER_MS = 2**63 - 1
+"""Stands for "no expiry" where times are compared."""
+
+
+class WalletType(IntEnum):
+    """`zaaz.ledger.v1.WalletType`."""
+
+    FREE = 1
+    PAID = 2
+
+
+class OverdraftPolicy(IntEnum):
+    """`zaaz.ledger.v1.OverdraftPolicy`: what becomes of usage beyond the balance."""
+
+    FLOOR_AT_ZERO = 1
+    CARRY_DEBT = 2
+
+
+class IncreaseSource(IntEnum):
+    """`zaaz.ledger.v1.IncreaseSource`: where credits came from."""
+
+    PAYMENT = 1
+    BONUS = 2
+    COUPON = 3
+    REFUND = 4
+    ADJUSTMENT = 5
+    REVERSAL = 6
+
+
+class DecreaseReason(IntEnum):
+    """`zaaz.ledger.v1.DecreaseReason`: why credits left."""
+
+    CONSUMPTION = 1
+    USAGE = 2
+    EXPIRY = 3
+    REVERSAL = 4
+
+
+class Grant(NamedTuple):
+    """Credits of one origin with one expiry. `id` is that of the entry that made it."""
+
+    id: ObjectId
+    source: int
+    original_micros: int
+    remaining_micros: int
+    priority: int
+    expires_ms: int
+    created_ms: int
+    sequence: int
+
+    @property
+    def burn_order(self) -> tuple[int, int, int]:
+        """Priority, then earliest expiry, then oldest."""
+        return (self.priority, self.expires_ms, self.sequence)
+
+    def with_remaining(self, remaining_micros: int) -> "Grant":
+        """The same grant with another rest."""
+        return Grant(*self[:3], remaining_micros, *self[4:])
+
+
+class Profile(NamedTuple):
+    """What entries do not change about a wallet."""
+
+    id: ObjectId
+    user_id: ObjectId
+    email: str
+    created_ms: int
+    type: int = WalletType.FREE
+    overdraft_policy: int = OverdraftPolicy.FLOOR_AT_ZERO
+    low_balance_threshold_micros: int = 0
+    settings_version: int = 1
+    expires_ms: int = NEVER_MS
+    package_id: ObjectId | None = None
+    plan_id: ObjectId | None = None
+    initial_credits_given: bool = False
+    initial_package_given: bool = False
+    is_deleted: bool = False
+
+
+class Wallet(NamedTuple):
+    """A wallet at one moment.
+
+    credits_micros = sum of the grants' remaining_micros - debt_micros, always.
+    `grants` is in burn order; `version` is that of the row it was read from.
+    """
+
+    profile: Profile
+    version: int
+    credits_micros: int
+    held_micros: int
+    debt_micros: int
+    sequence: int
+    chain: bytes
+    grants: tuple[Grant, ...]
+    next_expiry_ms: int
+    updated_ms: int
+
+    @property
+    def available_micros(self) -> int:
+        """What may be spent now, the wallet's own expiry aside. Negative in debt."""
+        return self.credits_micros - self.held_micros
+
+    def at_version(self, version: int) -> "Wallet":
+        """The same wallet as the row of that version has it."""
+        return Wallet(self.profile, version, *self[2:])
+
+
+def new_wallet(profile: Profile) -> Wallet:
+    """An empty wallet. Its chain starts from its id, so that no two chains are alike."""
+    genesis = sha256(profile.id.binary).digest()
+    return Wallet(profile, 0, 0, 0, 0, 0, genesis, (), NEVER_MS, profile.created_ms)
+
+
+class Charge(NamedTuple):
+    """The price of one use: see "Rounding" in ARCHITECTURE.md.
+
+    credits_micros = input + output = cost + profit, all in micro-credits;
+    cost_price_micros in micro-USD, credit_price_micros in micro-USD per 1,000 credits.
+    """
+
+    credits_micros: int
+    input_credits_micros: int
+    output_credits_micros: int
+    cost_credits_micros: int
+    profit_credits_micros: int
+    cost_price_micros: int
+    credit_price_micros: int
+    profit_ppm: int
+
+
+class Usage(NamedTuple):
+    """What a usage event says. Two events of one key are the same if this is equal."""
+
+    usage_key: str
+    feature_endpoint: str
+    ai_model: str
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    occurred_ms: int
+    labels: Mapping[str, str] | None
+
+
+class Cause(NamedTuple):
+    """Why an entry is there, apart from usage: who asked, by which request."""
+
+    client_id: str
+    request_id: str = ""
+    reason: str = ""
+    labels: Mapping[str, str] | None = None
+    occurred_ms: int = 0
+    decrease_source: ObjectId | None = None
+    payment_transaction_id: ObjectId | None = None
+    reverses_id: ObjectId | None = None
+
+
+class Movement(NamedTuple):
+    """What an entry took from a grant (negative) or put into it."""
+
+    grant_id: ObjectId
+    credits_micros: int
+
+
+class Entry(NamedTuple):
+    """One movement of a wallet: `zaaz.ledger.v1.CreditsTransaction`, and CreditsUsage with it.
+
+    `signed_micros` is the change of the balance: the sum of the movements less
+    the change of the debt. Exactly one of `source` and `decrease_reason` is set.
+    """
+
+    id: ObjectId
+    profile: Profile
+    sequence: int
+    signed_micros: int
+    source: int
+    decrease_reason: int
+    movements: tuple[Movement, ...]
+    balance_after_micros: int
+    held_after_micros: int
+    debt_after_micros: int
+    counter_account: str
+    cause: Cause
+    created_ms: int
+    chain: bytes
+    shortfall_micros: int = 0
+    usage: Usage | None = None
+    charge: Charge | None = None
+    grant: Grant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A usage stream's writer: how far it is, and which stream holds it."""
+
+    key: str
+    epoch: int
+    next_offset: int
+
+
+CREDIT_MICROS = MICROS
+"""Micro-credits in a credit."""

@@ -1,0 +1,158 @@
+"""The ledger's use cases: all that moves credits, for the services on top of it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from bson import ObjectId
+
+from server.kernel.clock import Clock
+from server.kernel.errors import DomainError, Reason
+from server.kernel.ids import derived_id, new_id
+from server.ledger.committer import Committer
+from server.ledger.jobs import (
+    FrameJob,
+    FramePosition,
+    FrameResult,
+    OperationJob,
+    Posted,
+    Request,
+    UsageItem,
+)
+from server.ledger.model import NEVER_MS, Cause, Wallet, Writer
+from server.ledger.operations import (
+    AddGrant,
+    ChangeSettings,
+    Consume,
+    OpenWallet,
+    Operation,
+    Reverse,
+)
+from server.ledger.store import LedgerStore
+
+
+class Caller(NamedTuple):
+    """Who asks, and the id under which the answer can be had again ("": under none)."""
+
+    client_id: str
+    request_id: str
+
+
+class Details(NamedTuple):
+    """What a caller may say about a movement."""
+
+    reason: str = ""
+    labels: Mapping[str, str] | None = None
+
+
+NO_DETAILS = Details()
+
+
+class Ledger:
+    """Every method returns once its effect is durable, or raises DomainError without one.
+
+    All may raise REQUEST_ID_REUSED, CONTENTION, OVERLOADED and
+    DEPENDENCY_UNAVAILABLE, and all but `open_wallet` WALLET_NOT_FOUND.
+    """
+
+    def __init__(self, committer: Committer, store: LedgerStore, clock: Clock) -> None:
+        self._committer = committer
+        self._store = store
+        self._clock = clock
+
+    async def open_wallet(self, caller: Caller, user_id: str, email: str) -> Wallet:
+        """Makes the user's wallet, or returns the one there is."""
+        operation = OpenWallet(user_id, email.lower())
+        return (await self._run(caller, operation, ("open", user_id, email))).wallet
+
+    async def change_settings(self, caller: Caller, change: ChangeSettings) -> Wallet:
+        """ETAG_MISMATCH."""
+        return (await self._run(caller, change, ("settings", *change))).wallet
+
+    async def add_grant(
+        self,
+        caller: Caller,
+        user_id: str,
+        credits_micros: int,
+        source: int,
+        *,
+        priority: int = 0,
+        expires_ms: int = NEVER_MS,
+        details: Details = NO_DETAILS,
+    ) -> Posted:
+        """FIELD_INVALID, AMOUNT_OUT_OF_RANGE, TOO_MANY_GRANTS."""
+        operation = AddGrant(
+            new_id(),
+            user_id,
+            credits_micros,
+            source,
+            priority,
+            expires_ms,
+            self._cause(caller, details),
+        )
+        payload = ("grant", user_id, credits_micros, source, priority, expires_ms, *details)
+        return await self._run(caller, operation, payload)
+
+    async def consume(
+        self, caller: Caller, user_id: str, credits_micros: int, details: Details = NO_DETAILS
+    ) -> Posted:
+        """INSUFFICIENT_CREDITS, WALLET_EXPIRED."""
+        cause = self._cause(caller, details)
+        operation = Consume(new_id(), user_id, credits_micros, cause)
+        return await self._run(caller, operation, ("consume", user_id, credits_micros, *details))
+
+    async def reverse(self, caller: Caller, entry_id: ObjectId, reason: str) -> Posted:
+        """TRANSACTION_NOT_FOUND, ALREADY_REVERSED, NOT_REVERSIBLE, INSUFFICIENT_CREDITS."""
+        original = (await self._store.entries([entry_id])).get(entry_id.binary)
+        if original is None:
+            raise transaction_not_found(entry_id)
+        made = await self._store.entries(move.grant_id for move in original.movements)
+        cause = self._cause(caller, Details(reason))._replace(reverses_id=entry_id)
+        operation = Reverse(
+            # One id for whatever reverses this entry: the second one is a duplicate key.
+            derived_id("reversal", str(entry_id)),
+            str(original.profile.user_id),
+            original,
+            tuple(entry.grant for entry in made.values() if entry.grant is not None),
+            cause,
+        )
+        return await self._run(caller, operation, ("reverse", str(entry_id), reason))
+
+    def settle(
+        self,
+        items: Sequence[UsageItem],
+        position: FramePosition | None = None,
+        request: Request | None = None,
+    ) -> asyncio.Future[FrameResult]:
+        """Bills the events that are not billed yet. Frames keep the order of their calls.
+
+        The result raises OFFSET_OUT_OF_RANGE, WRITER_FENCED.
+        """
+        return self._committer.submit(FrameJob(items, position, request))
+
+    def has_room(self, entries: int) -> bool:
+        """Whether a frame of so many events would be taken now rather than refused."""
+        return self._committer.queue.has_room(entries)
+
+    async def wait_for_room(self, entries: int) -> None:
+        """Returns once it would."""
+        await self._committer.queue.wait_for_room(entries)
+
+    async def open_writer(self, client_id: str, writer_id: str) -> Writer:
+        """Takes a usage stream's writer over; whoever held it is fenced."""
+        return await self._committer.open_writer(f"{client_id}\0{writer_id}")
+
+    async def _run(self, caller: Caller, operation: Operation, payload: Sequence[object]) -> Posted:
+        request = Request.of(*caller, payload) if caller.request_id else None
+        return await self._committer.submit(OperationJob(operation, request))
+
+    def _cause(self, caller: Caller, details: Details) -> Cause:
+        labels = dict(details.labels) if details.labels else None
+        return Cause(caller.client_id, caller.request_id, details.reason, labels, self._clock())
+
+
+def transaction_not_found(entry_id: ObjectId) -> DomainError:
+    """TRANSACTION_NOT_FOUND."""
+    return DomainError(
+        Reason.TRANSACTION_NOT_FOUND, f"no transaction has the id {entry_id}", {"id": entry_id}
+    )
