@@ -235,6 +235,21 @@ class TestSource:
         finally:
             await end(running)
 
+    async def test_run_outlives_a_row_that_makes_no_price(
+        self, store: PriceStore, database: Database, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await store.apply(SMALL, NOW_MS)
+        source = PriceBookSource(store, refresh_seconds=0.01)
+        await source.refresh()
+        first = source.book
+        await add_version(database, "p/one", ModelPrices(TokenPrices(-1, 0)), 1_000)
+        running = asyncio.create_task(source.run())
+        try:
+            await until(lambda: caplog.text.count("prices not refreshed") > 1)
+            assert source.book is first
+        finally:
+            await end(running)
+
     async def test_run_outlives_the_database(
         self, store: PriceStore, database: Database, link: "Link", caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -87,11 +87,11 @@ def _versions(prices: ModelPrice | Sequence[ConditionalPrice]) -> Iterator[Model
     listed = [ConditionalPrice(prices=prices)] if isinstance(prices, ModelPrice) else prices
     if not listed:
         return
-    begun = [(start, one.prices) for one in listed if (start := _start_ms(one)) is not None]
+    starting = [(start, one.prices) for one in listed if (start := _start_ms(one)) is not None]
     last: ModelPrices | None = None
-    for start_ms in sorted({EPOCH_MS, *(start for start, _ in begun)}):
+    for start_ms in sorted({EPOCH_MS, *(start for start, _ in starting)}):
         # The last listed that has begun; the first if none has.
-        in_force = [one for start, one in begun if start <= start_ms] or [listed[0].prices]
+        in_force = [one for start, one in starting if start <= start_ms] or [listed[0].prices]
         current = _token_prices(in_force[-1])
         if current != last:
             yield ModelVersion(start_ms, current)
