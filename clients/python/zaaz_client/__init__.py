@@ -1,1 +1,70 @@
-"""The SDK of zaaz."""
+"""The SDK of zaaz: credits, wallets and metered usage over gRPC.
+
+    async with ZaazClient("127.0.0.1:50051", api_key) as client:
+        wallet = await client.wallets.GetWallet(GetWalletRequest(user_id=user_id))
+        async with client.usage_stream("billing-pod-7") as stream:
+            await stream.send(UsageEvent(...))
+
+Messages come from the generated packages (`zaaz.wallet.v1.wallet_service_pb2`
+and so on); errors are in `zaaz_client.errors`, drawn at its top.
+"""
+
+from zaaz_client.client import DEFAULT_TIMEOUT_SECONDS, ZaazClient
+from zaaz_client.errors import (
+    AccessRefused,
+    BufferFull,
+    Contention,
+    CreditsRefused,
+    DeadlineExceeded,
+    FieldViolation,
+    InsufficientCredits,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    OffsetOutOfRange,
+    PriceNotFound,
+    RequestIdReused,
+    Stalled,
+    StreamClosed,
+    Unavailable,
+    UsageKeyReused,
+    WalletNotFound,
+    WriterFenced,
+    ZaazError,
+)
+from zaaz_client.status import from_rpc_error, from_status
+from zaaz_client.usage_results import RejectedEvent, RejectedHandler, UsageCounters
+from zaaz_client.usage_settings import UsageStreamSettings
+from zaaz_client.usage_stream import UsageStream
+
+__all__ = [
+    "DEFAULT_TIMEOUT_SECONDS",
+    "AccessRefused",
+    "BufferFull",
+    "Contention",
+    "CreditsRefused",
+    "DeadlineExceeded",
+    "FieldViolation",
+    "InsufficientCredits",
+    "InternalError",
+    "InvalidRequest",
+    "NotFound",
+    "OffsetOutOfRange",
+    "PriceNotFound",
+    "RejectedEvent",
+    "RejectedHandler",
+    "RequestIdReused",
+    "Stalled",
+    "StreamClosed",
+    "Unavailable",
+    "UsageCounters",
+    "UsageKeyReused",
+    "UsageStream",
+    "UsageStreamSettings",
+    "WalletNotFound",
+    "WriterFenced",
+    "ZaazClient",
+    "ZaazError",
+    "from_rpc_error",
+    "from_status",
+]

@@ -1,0 +1,140 @@
+"""One connection to zaaz, with a typed stub for each service."""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceStub
+from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceStub
+from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
+from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceStub
+
+from zaaz_client.channel import TypedChannel, connect
+from zaaz_client.usage_results import RejectedHandler
+from zaaz_client.usage_settings import DEFAULT_SETTINGS, UsageStreamSettings
+from zaaz_client.usage_stream import UsageStream
+
+if TYPE_CHECKING:
+    from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
+    from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceAsyncStub
+    from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceAsyncStub
+    from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceAsyncStub
+
+DEFAULT_TIMEOUT_SECONDS: Final = 30.0
+"""Deadline of a unary call that names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What an open client has."""
+
+    channel: TypedChannel
+    wallets: "WalletServiceAsyncStub"
+    credits: "CreditsServiceAsyncStub"
+    usage: "UsageServiceAsyncStub"
+    auth: "AuthServiceAsyncStub"
+
+    @classmethod
+    def on(cls, channel: TypedChannel) -> "_Open":
+        return cls(
+            channel,
+            WalletServiceStub(channel),
+            CreditsServiceStub(channel),
+            UsageServiceStub(channel),
+            AuthServiceStub(channel),
+        )
+
+
+class ZaazClient:
+    """One connection to zaaz; safe to share between the tasks of one event loop.
+
+        async with ZaazClient("127.0.0.1:50051", api_key) as client:
+            wallet = await client.wallets.GetWallet(GetWalletRequest(user_id=user_id))
+
+    `target`: host:port, or a gRPC name with its scheme (dns:, unix:).
+    `tls`: None encrypts unless the target is on this machine; True uses the
+    system's root certificates, PEM bytes others, False sends the key in clear.
+    `timeout_seconds`: deadline of unary calls that pass no `timeout`.
+    Calls raise ZaazError; ValueError is raised here for a key that no header
+    could carry.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        api_key: str,
+        *,
+        tls: bool | bytes | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> None:
+        if not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
+            raise ValueError("api_key must be printable ASCII without spaces or line ends")
+        self.target = target
+        self._api_key = api_key
+        self._tls = tls
+        self._timeout_seconds = timeout_seconds
+        self._open: _Open | None = None
+
+    async def __aenter__(self) -> Self:
+        self._open = _Open.on(connect(self.target, self._api_key, self._tls, self._timeout_seconds))
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection and cancel what is still running on it."""
+        if self._open is not None:
+            connection, self._open = self._open, None
+            await connection.channel.close()
+
+    def usage_stream(
+        self,
+        writer_id: str,
+        *,
+        on_rejected: RejectedHandler | None = None,
+        settings: UsageStreamSettings = DEFAULT_SETTINGS,
+    ) -> UsageStream:
+        """A stream of usage events; `async with` opens it.
+
+        `writer_id`: 1 to 128 printable ASCII characters, unique per client, one
+        stream at a time; give it again to go on where it stopped.
+        `on_rejected` is called with each event that the server refuses.
+        """
+        return UsageStream(self.channel, writer_id, on_rejected=on_rejected, settings=settings)
+
+    @property
+    def channel(self) -> TypedChannel:
+        """The channel, for stubs of your own. RuntimeError outside `async with`."""
+        return self._opened.channel
+
+    @property
+    def wallets(self) -> "WalletServiceAsyncStub":
+        """WalletService."""
+        return self._opened.wallets
+
+    @property
+    def credits(self) -> "CreditsServiceAsyncStub":
+        """CreditsService."""
+        return self._opened.credits
+
+    @property
+    def usage(self) -> "UsageServiceAsyncStub":
+        """UsageService. `usage_stream` is the comfortable way to its IngestUsage."""
+        return self._opened.usage
+
+    @property
+    def auth(self) -> "AuthServiceAsyncStub":
+        """AuthService."""
+        return self._opened.auth
+
+    @property
+    def _opened(self) -> _Open:
+        if self._open is None:
+            raise RuntimeError("the client is not open: use `async with ZaazClient(...) as client`")
+        return self._open

@@ -1,0 +1,22 @@
+from collections.abc import AsyncIterator
+
+import pytest
+from zaaz_client import ZaazClient
+
+from .peer import KEY, Peer
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[Peer]:
+    """A scripted server on a port of its own."""
+    served = Peer()  # type: ignore[abstract]
+    await served.start()
+    yield served
+    served.gate.set()
+    await served.stop()
+
+
+@pytest.fixture
+async def client(peer: Peer) -> AsyncIterator[ZaazClient]:
+    async with ZaazClient(peer.target, KEY) as connected:
+        yield connected

@@ -1,0 +1,269 @@
+"""A scripted peer of the usage stream: a real grpc.aio server that misbehaves on request.
+
+It keeps the contract (one writer, one stream; frames answered in order; a
+replayed or straddling frame trimmed; a gap refused) and what it was sent, so
+that a test can assert exactly-once. `script` is asked before each frame is
+handled and says what to do about it.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from zaaz.credits.v1 import usage_service_pb2 as pb
+from zaaz.credits.v1.usage_service_pb2_grpc import (
+    UsageServiceServicer,
+    add_UsageServiceServicer_to_server,
+)
+
+Stream = grpc.aio.ServicerContext[pb.IngestUsageRequest, pb.IngestUsageResponse]
+KEY = "zaaz_65f000000000000000000000_secret"
+
+
+class Do(Enum):
+    """What becomes of a frame."""
+
+    ACK = auto()
+    DROP_BEFORE = auto()  # the connection breaks, the frame is lost
+    DROP_AFTER = auto()  # the frame is durable, its ack is lost
+    SILENT = auto()  # the frame is lost and nobody says so
+    DRAIN = auto()
+    THROTTLE = auto()  # then ack
+    REJECT = auto()  # CONTENTION
+    GAP = auto()  # OFFSET_OUT_OF_RANGE although there is none
+    END = auto()  # the stream ends with OK
+    WRONG_ACK = auto()  # an ack for less than the frame
+    INTERNAL = auto()
+    FENCE = auto()
+    REVOKE = auto()
+    SIZE = auto()  # a rejection that repeating cannot help
+
+
+@dataclass
+class Writer:
+    """What the peer has of one writer."""
+
+    next_offset: int = 0
+    events: list[pb.UsageEvent] = field(default_factory=list)
+    generation: int = 0
+
+    @property
+    def keys(self) -> list[str]:
+        return [event.usage_key for event in self.events]
+
+
+Script = Callable[[int], Do]
+
+
+def status(code: grpc.StatusCode, reason: str, **metadata: str) -> status_pb2.Status:
+    made = status_pb2.Status(code=code.value[0], message=f"scripted {reason}")
+    info = error_details_pb2.ErrorInfo(reason=reason, domain="zaaz", metadata=metadata)
+    made.details.add().Pack(info)
+    return made
+
+
+_ENDS: dict[Do, status_pb2.Status] = {
+    Do.INTERNAL: status(grpc.StatusCode.INTERNAL, "INTERNAL", error_id="1"),
+    Do.FENCE: status(grpc.StatusCode.ABORTED, "WRITER_FENCED", writer_id="w"),
+    Do.REVOKE: status(grpc.StatusCode.UNAUTHENTICATED, "API_KEY_REVOKED"),
+}
+_REJECTIONS: dict[Do, status_pb2.Status] = {
+    Do.REJECT: status(grpc.StatusCode.ABORTED, "CONTENTION", attempts="3"),
+    Do.GAP: status(grpc.StatusCode.OUT_OF_RANGE, "OFFSET_OUT_OF_RANGE"),
+    Do.SIZE: status(grpc.StatusCode.INVALID_ARGUMENT, "FRAME_SIZE_INVALID"),
+}
+
+
+class Peer(UsageServiceServicer):
+    """`frames` counts the frames that were received, over all streams."""
+
+    def __init__(self) -> None:
+        self.writers: dict[str, Writer] = defaultdict(Writer)
+        self.script: Script = lambda _: Do.ACK
+        self.max_inflight_frames = 4
+        self.max_frame_events = 10
+        self.frames = 0
+        self.opens = 0
+        self.open_delay_seconds = 0.0
+        self.throttle_seconds = 0.01
+        self.refused: dict[str, status_pb2.Status] = {}
+        self.metadata: list[dict[str, Any]] = []
+        self.gate = asyncio.Event()
+        """Frames are handled while it is set."""
+        self.gate.set()
+        self.received = asyncio.Condition()
+        self.received_frames = 0
+        self._server: grpc.aio.Server | None = None
+        self.port = 0
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        add_UsageServiceServicer_to_server(self, server)
+        self.port = server.add_insecure_port(self.target)
+        await server.start()
+        self._server = server
+
+    async def stop(self) -> None:
+        """As kill -9: open streams break."""
+        if self._server is not None:
+            server, self._server = self._server, None
+            await server.stop(None)
+
+    async def wait_received(self, frames: int) -> None:
+        """Until so many frames have arrived, handled or not."""
+        async with self.received, asyncio.timeout(10):
+            await self.received.wait_for(lambda: self.received_frames >= frames)
+
+    async def IngestUsage(  # type: ignore[override]  # noqa: N802
+        self, request_iterator: Any, context: Stream
+    ) -> None:
+        self.metadata.append({str(k): v for k, v in context.invocation_metadata() or ()})
+        first = await context.read()
+        writer = await self._open(first, context)
+        generation = writer.generation
+        inbox: asyncio.Queue[pb.UsageFrame | None] = asyncio.Queue()
+        reader = asyncio.create_task(self._read(context, inbox))
+        try:
+            while (frame := await inbox.get()) is not None:
+                await self.gate.wait()
+                if writer.generation != generation:
+                    await self._abort(context, _ENDS[Do.FENCE])
+                self.frames += 1
+                if await self._handle(writer, frame, context):
+                    return
+        finally:
+            reader.cancel()
+            await asyncio.wait({reader})
+
+    async def _open(self, first: pb.IngestUsageRequest, context: Stream) -> Writer:
+        self.opens += 1
+        await asyncio.sleep(self.open_delay_seconds)
+        writer = self.writers[first.open.writer_id]
+        writer.generation += 1
+        opened = pb.UsageStreamOpened(
+            next_offset=writer.next_offset,
+            max_inflight_frames=self.max_inflight_frames,
+            max_frame_events=self.max_frame_events,
+        )
+        await context.write(pb.IngestUsageResponse(opened=opened))
+        return writer
+
+    async def _read(self, context: Stream, inbox: asyncio.Queue[pb.UsageFrame | None]) -> None:
+        async for request in iter_requests(context):
+            inbox.put_nowait(request.frame)
+            async with self.received:
+                self.received_frames += 1
+                self.received.notify_all()
+        inbox.put_nowait(None)
+
+    async def _handle(self, writer: Writer, frame: pb.UsageFrame, context: Stream) -> bool:
+        """Whether the stream is over."""
+        do = self.script(self.frames)
+        match do:
+            case Do.ACK | Do.WRONG_ACK:
+                await self._answer(writer, frame, context, wrong=do is Do.WRONG_ACK)
+            case Do.THROTTLE:
+                delay = Duration()
+                delay.FromNanoseconds(int(self.throttle_seconds * 1e9))
+                throttle = pb.UsageStreamThrottle(retry_delay=delay)
+                await context.write(pb.IngestUsageResponse(throttle=throttle))
+                await self._answer(writer, frame, context)
+            case Do.SILENT:
+                pass
+            case Do.REJECT | Do.GAP | Do.SIZE:
+                await self._reject(writer, frame, context, _REJECTIONS[do])
+            case Do.DRAIN:
+                drain = pb.UsageStreamDrain(next_offset=writer.next_offset)
+                await context.write(pb.IngestUsageResponse(drain=drain))
+                return True
+            case Do.END:
+                return True
+            case Do.DROP_BEFORE:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "scripted drop")
+            case Do.DROP_AFTER:
+                self._take(writer, frame)
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "scripted drop")
+            case _:
+                await self._abort(context, _ENDS[do])
+        return False
+
+    async def _answer(
+        self, writer: Writer, frame: pb.UsageFrame, context: Stream, *, wrong: bool = False
+    ) -> None:
+        assert 1 <= len(frame.events) <= self.max_frame_events
+        if frame.offset > writer.next_offset:
+            await self._reject(writer, frame, context, _REJECTIONS[Do.GAP])
+            return
+        ack = self._take(writer, frame)
+        ack.through_offset -= int(wrong)
+        await context.write(pb.IngestUsageResponse(ack=ack))
+
+    def _take(self, writer: Writer, frame: pb.UsageFrame) -> pb.UsageFrameAck:
+        if frame.offset > writer.next_offset:
+            return pb.UsageFrameAck()
+        ack = pb.UsageFrameAck(through_offset=frame.offset + len(frame.events))
+        fresh = writer.next_offset - frame.offset
+        for index, event in enumerate(frame.events):
+            if index < fresh:
+                continue
+            writer.events.append(event)
+            error = self.refused.get(event.usage_key)
+            if error is None:
+                ack.billed_events += 1
+            else:
+                ack.errors.add(index=index, error=error, kept=True)
+        writer.next_offset = max(writer.next_offset, ack.through_offset)
+        return ack
+
+    async def _reject(
+        self, writer: Writer, frame: pb.UsageFrame, context: Stream, error: status_pb2.Status
+    ) -> None:
+        rejected = pb.UsageFrameRejected(
+            offset=frame.offset, error=error, next_offset=writer.next_offset
+        )
+        await context.write(pb.IngestUsageResponse(rejected=rejected))
+
+    async def _abort(self, context: Stream, error: status_pb2.Status) -> None:
+        await context.abort_with_status(rpc_status.to_status(error))
+
+
+async def iter_requests(context: Stream) -> AsyncIterator[pb.IngestUsageRequest]:
+    """What the client sends, until it has no more."""
+    while True:
+        request: Any = await context.read()
+        if request is grpc.aio.EOF:
+            return
+        yield request
+
+
+def script(answers: Iterable[Do], then: Do = Do.ACK) -> Script:
+    """One answer a frame, and `then` for all that follow."""
+    remaining = iter(answers)
+    return lambda _: next(remaining, then)
+
+
+def event(index: int) -> pb.UsageEvent:
+    made = pb.UsageEvent(
+        usage_key=f"key-{index}",
+        user_id="65f0000000000000000000aa",
+        ai_model="openai/gpt-4o-mini",
+        input_tokens=index,
+        output_tokens=7,
+    )
+    made.occurred_time.FromMilliseconds(1_800_000_000_000 + index)
+    return made
+
+
+def keys(count: int, start: int = 0) -> list[str]:
+    return [f"key-{index}" for index in range(start, count)]
