@@ -1,0 +1,100 @@
+"""zaaz.auth.v1.AuthService: between the contract's messages and the use cases."""
+
+from bson import ObjectId
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc.aio import ServicerContext
+from zaaz.auth.v1 import auth_service_pb2 as pb
+from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceServicer
+
+from server.auth.model import ApiKey, NewApiKey
+from server.auth.service import AuthService
+from server.auth.store import KeyFilter
+from server.kernel.errors import field_invalid
+from server.kernel.ids import parse_id
+from server.kernel.paging import PageTokens, page_size
+from server.kernel.principal import current_principal
+
+MAX_PAGE_SIZE = 500
+_MAX_SECONDS = 253_402_300_799  # the end of the year 9999: what a Timestamp can say
+_NANOS_PER_MS = 1_000_000
+
+
+class AuthServicer(AuthServiceServicer):
+    """Admin keys only, says the contract; the edge enforces it before a method is reached."""
+
+    def __init__(self, service: AuthService, page_tokens: PageTokens) -> None:
+        self._service = service
+        self._page_tokens = page_tokens
+
+    async def CreateApiKey(  # noqa: N802
+        self,
+        request: pb.CreateApiKeyRequest,
+        context: ServicerContext[pb.CreateApiKeyRequest, pb.CreateApiKeyResponse],
+    ) -> pb.CreateApiKeyResponse:
+        """Make a key, or return what the same request made."""
+        wanted = NewApiKey(
+            request_id=request.request_id,
+            client_id=request.client_id,
+            name=request.name,
+            scopes=tuple(request.scopes),
+            expires_time=_expires_time(request),
+        )
+        created = await self._service.create_key(current_principal().client_id, wanted)
+        return pb.CreateApiKeyResponse(api_key=_message(created.api_key), key=created.key)
+
+    async def ListApiKeys(  # noqa: N802
+        self,
+        request: pb.ListApiKeysRequest,
+        context: ServicerContext[pb.ListApiKeysRequest, pb.ListApiKeysResponse],
+    ) -> pb.ListApiKeysResponse:
+        """One page of keys, newest first."""
+        query = f"ListApiKeys\0{request.client_id}\0{request.show_revoked}"
+        cursor = self._page_tokens.read(query, request.page_token)
+        before = ObjectId(str(cursor[0])) if cursor else None
+        size = page_size(request.page_size, MAX_PAGE_SIZE)
+        which = KeyFilter(request.client_id, request.show_revoked)
+        # One more than the page says whether there is a next one.
+        keys = await self._service.list_keys(which, before, size + 1)
+        page = keys[:size]
+        more = len(keys) > size
+        return pb.ListApiKeysResponse(
+            api_keys=[_message(key) for key in page],
+            next_page_token=self._page_tokens.make(query, [str(page[-1].id)]) if more else "",
+        )
+
+    async def RevokeApiKey(  # noqa: N802
+        self,
+        request: pb.RevokeApiKeyRequest,
+        context: ServicerContext[pb.RevokeApiKeyRequest, pb.RevokeApiKeyResponse],
+    ) -> pb.RevokeApiKeyResponse:
+        """End a key."""
+        key = await self._service.revoke_key(parse_id("id", request.id))
+        return pb.RevokeApiKeyResponse(api_key=_message(key))
+
+
+def _message(key: ApiKey) -> pb.ApiKey:
+    return pb.ApiKey(
+        id=str(key.id),
+        client_id=key.client_id,
+        name=key.name,
+        scopes=key.scopes,
+        expires_time=_timestamp(key.expires_time),
+        revoked_time=_timestamp(key.revoked_time),
+        created_time=_timestamp(key.created_time),
+    )
+
+
+def _timestamp(time_ms: int | None) -> Timestamp | None:
+    if time_ms is None:
+        return None
+    seconds, milliseconds = divmod(time_ms, 1_000)
+    return Timestamp(seconds=seconds, nanos=milliseconds * _NANOS_PER_MS)
+
+
+def _expires_time(request: pb.CreateApiKeyRequest) -> int | None:
+    if not request.HasField("expires_time"):
+        return None
+    timestamp = request.expires_time
+    if not (0 <= timestamp.seconds <= _MAX_SECONDS and 0 <= timestamp.nanos < 1_000_000_000):
+        raise field_invalid("expires_time", "must be a time between 1970 and 9999")
+    return timestamp.seconds * 1_000 + timestamp.nanos // _NANOS_PER_MS
