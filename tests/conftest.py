@@ -10,6 +10,7 @@ from pymongo import AsyncMongoClient
 from server.mongo.client import connect
 from server.mongo.database import Database
 from server.mongo.embedded import EmbeddedMongod
+from tests.serving import ManualClock, Served, serving
 
 MongoClient = AsyncMongoClient[dict[str, Any]]
 
@@ -33,4 +34,27 @@ async def mongo_client(mongo_url: str) -> AsyncIterator[MongoClient]:
 async def database(mongo_client: MongoClient) -> AsyncIterator[Database]:
     name = f"test_{uuid4().hex[:16]}"
     yield Database(mongo_client, name)
+    await mongo_client.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+async def served(mongo_url: str) -> AsyncIterator[Served]:
+    """One server for all tests that do not mind each other: each makes users of its own."""
+    async with serving(mongo_url, "test_served") as server:
+        yield server
+
+
+@pytest.fixture
+def manual_clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def clocked(
+    mongo_url: str, mongo_client: MongoClient, manual_clock: ManualClock
+) -> AsyncIterator[Served]:
+    """A server of the test's own, by a clock that the test moves."""
+    name = f"test_{uuid4().hex[:16]}"
+    async with serving(mongo_url, name, manual_clock) as server:
+        yield server
     await mongo_client.drop_database(name)

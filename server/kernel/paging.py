@@ -28,6 +28,10 @@ class PageTokens:
         body = json.dumps(cursor, separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(self._sign(query, body) + body).decode().rstrip("=")
 
+    def next(self, query: str, cursor: list[str | int] | None) -> str:
+        """The token after a page that ended at `cursor`; empty when it was the last."""
+        return "" if cursor is None else self.make(query, cursor)
+
     def read(self, query: str, token: str) -> list[str | int] | None:
         """The cursor, None for an empty token; PAGE_TOKEN_INVALID for any other than `make`'s."""
         if not token:

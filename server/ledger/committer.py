@@ -82,8 +82,10 @@ class Committer:
                 jobs = self._queue.take()
                 draft = await self._try_draft(jobs)
                 if flight is not None and not await self._land(flight, on_top=draft):
-                    draft = await self._try_draft(jobs)
+                    draft = None
                 flight = None if draft is None else self._take_off(jobs, draft)
+                if draft is None:
+                    await self._recover(jobs)
         finally:
             if flight is not None:
                 flight.task.cancel()
@@ -99,13 +101,13 @@ class Committer:
             backlog.cancel()
 
     async def _try_draft(self, jobs: _Jobs) -> Draft | None:
-        """The jobs applied; None when the database did not give what they start from."""
+        """The jobs applied; None when that failed."""
         try:
             return await self._draft(jobs, Known())
-        except DatabaseUnavailable:
-            await self._recover(jobs)
+        except DatabaseUnavailable as lost:
+            _note_lost(lost)
         except Exception:  # noqa: BLE001  one bad batch must not end the committer
-            _fail(jobs)
+            _log.exception("a ledger batch could not be applied")
         return None
 
     def _take_off(self, jobs: _Jobs, draft: Draft) -> "_Flight":
@@ -120,28 +122,38 @@ class Committer:
         try:
             await flight.task
         except (TransactionLost, DatabaseUnavailable) as lost:
-            _log.info("a ledger transaction was lost", extra={"error": str(lost)})
-            self._forget(flight.draft, on_top)
-            await self._recover(flight.jobs)
-            return False
+            _note_lost(lost)
         except Exception:  # noqa: BLE001  one bad batch must not end the committer
-            self._forget(flight.draft, on_top)
-            _fail(flight.jobs)
-            return False
-        _answer(flight.jobs)
-        return True
+            _log.exception("a ledger batch could not be written")
+        else:
+            _answer(flight.jobs)
+            return True
+        self._forget(flight.draft, on_top)
+        await self._recover(flight.jobs)
+        return False
 
     async def _recover(self, jobs: _Jobs) -> None:
-        """Runs lost jobs again: what is known to be committed is answered, the rest written."""
-        try:
-            await self._commit(jobs)
-        except DatabaseUnavailable:
-            for job in jobs:
-                job.fail(_unavailable())
-        except Exception:  # noqa: BLE001  one bad batch must not end the committer
-            _fail(jobs)
+        """Runs lost jobs again: what is known to be committed is answered, the rest written.
 
-    async def _commit(self, jobs: _Jobs) -> None:
+        Divides what cannot be written together, so that only the job at fault fails.
+        """
+        try:
+            failure = await self._commit(jobs)
+        except Exception:  # noqa: BLE001  one bad batch must not end the committer
+            _log.exception("a ledger batch failed")
+            failure = DomainError(Reason.INTERNAL, "the ledger could not run this")
+        if failure is None:
+            return
+        if len(jobs) == 1 or failure.reason is Reason.DEPENDENCY_UNAVAILABLE:
+            for job in jobs:
+                job.fail(failure)
+            return
+        half = len(jobs) // 2
+        await self._recover(jobs[:half])
+        await self._recover(jobs[half:])
+
+    async def _commit(self, jobs: _Jobs) -> DomainError | None:
+        """Commits and answers the jobs; else why that cannot be done for all of them together."""
         conflicts, delays = 0, iter(UNAVAILABLE_RETRY_SECONDS)
         while conflicts < MAX_CONFLICTS:
             draft: Draft | None = None
@@ -154,17 +166,15 @@ class Committer:
             except DatabaseUnavailable:
                 self._forget(draft)
                 if (delay := next(delays, None)) is None:
-                    raise
+                    return _unavailable()
                 await asyncio.sleep(delay)
+            except BaseException:
+                self._forget(draft)
+                raise
             else:
                 _answer(jobs)
-                return
-        if len(jobs) == 1:
-            jobs[0].fail(_contention())
-            return
-        half = len(jobs) // 2
-        await self._recover(jobs[:half])
-        await self._recover(jobs[half:])
+                return None
+        return _contention()
 
     async def _known(self, jobs: _Jobs) -> Known:
         request_keys = [key for job in jobs for key in job.request_keys]
@@ -239,10 +249,8 @@ def _answer(jobs: _Jobs) -> None:
         job.answer()
 
 
-def _fail(jobs: _Jobs) -> None:
-    _log.exception("a ledger batch failed")
-    for job in jobs:
-        job.fail(DomainError(Reason.INTERNAL, "the ledger could not run this"))
+def _note_lost(lost: Exception) -> None:
+    _log.info("a ledger transaction was lost", extra={"fields": {"error": str(lost)[:200]}})
 
 
 def _unavailable() -> DomainError:

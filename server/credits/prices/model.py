@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 from server.kernel.clock import iso
 from server.kernel.errors import DomainError, Reason
 from server.kernel.money import MAX_MICROS, MICROS, in_range
+from server.ledger.model import Charge
 
 CREDITS_PER_CREDIT_PRICE = 1_000
 """The credit price is that of so many credits."""
@@ -69,23 +70,6 @@ class ProfitVersion(NamedTuple):
 
     effective_time_ms: int
     profit_ppm: int | None
-
-
-class Charge(NamedTuple):
-    """What one use costs, and how that came about.
-
-    credits_micros = input_credits_micros + output_credits_micros
-                   = cost_credits_micros + profit_credits_micros
-    """
-
-    credits_micros: int
-    input_credits_micros: int
-    output_credits_micros: int
-    cost_credits_micros: int
-    profit_credits_micros: int
-    cost_price_micros: int
-    credit_price_micros: int
-    profit_ppm: int
 
 
 @dataclass(frozen=True, slots=True)

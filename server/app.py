@@ -1,0 +1,229 @@
+"""The composition root: the one place that knows every class, and what is closed in which order.
+
+    embedded mongod -> client -> collections -> prices, keys -> ledger -> servicers -> gRPC
+
+Everything lives in one AsyncExitStack, so it ends in the opposite order: first
+the callers are told, then the loops stop, then the database is let go.
+"""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pymongo.errors import PyMongoError
+from zaaz.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
+from zaaz.credits.v1 import usage_service_pb2
+from zaaz.credits.v1.credits_service_pb2_grpc import add_CreditsServiceServicer_to_server
+from zaaz.credits.v1.usage_service_pb2_grpc import add_UsageServiceServicer_to_server
+from zaaz.wallet.v1.wallet_service_pb2_grpc import add_WalletServiceServicer_to_server
+
+from server.auth.service import AuthService
+from server.auth.servicer import AuthServicer
+from server.auth.store import COLLECTIONS as AUTH_COLLECTIONS
+from server.config import Settings
+from server.credits.events import EventReader
+from server.credits.prices.seeding import seed
+from server.credits.prices.source import PriceBookSource
+from server.credits.prices.store import COLLECTIONS as PRICE_COLLECTIONS
+from server.credits.prices.store import PriceStore
+from server.credits.rejections import RejectionRoom
+from server.credits.servicer import CreditsServicer
+from server.credits.usage_servicer import UsageServicer
+from server.kernel.clock import Clock, system_clock
+from server.kernel.errors import DomainError, Reason
+from server.kernel.paging import PageTokens
+from server.kernel.principal import ADMIN
+from server.ledger.committer import Committer
+from server.ledger.reader import LedgerReader
+from server.ledger.service import Ledger
+from server.ledger.store import COLLECTIONS as LEDGER_COLLECTIONS
+from server.ledger.store import LedgerStore
+from server.mongo.client import connect
+from server.mongo.database import Database
+from server.mongo.embedded import EmbeddedMongod
+from server.mongo.errors import DatabaseUnavailable, translate
+from server.rpc.address import Address, parse_address
+from server.rpc.drain import Drain
+from server.rpc.interceptor import Edge
+from server.rpc.logs import EventLog
+from server.rpc.server import RpcServer, Tls
+from server.rpc.telemetry import Telemetry
+from server.rpc.validation import warm
+from server.tasks import Background
+from server.wallet.servicer import WalletServicer
+
+LOCAL_CLIENT = "local"
+"""Whose key `make run` makes."""
+
+COLLECTIONS = (*LEDGER_COLLECTIONS, *PRICE_COLLECTIONS, *AUTH_COLLECTIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that serves. `api_key` is the local admin key, on an embedded database only."""
+
+    address: Address
+    api_key: str
+    background: Background
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, log: EventLog, clock: Clock = system_clock
+) -> AsyncIterator[Running]:
+    """Serves until the block is left.
+
+    Raises CannotServeError, EmbeddedMongodFailed, IndexConflict and
+    DatabaseUnavailable, each saying what helps.
+    """
+    async with AsyncExitStack() as stack:
+        embedded = None if settings.mongo_url else EmbeddedMongod(settings.data_dir / "mongo")
+        if embedded is not None:
+            settings = _with_local_secret(settings)
+        database = await _open_database(stack, settings, embedded)
+        auth = AuthService(database, settings.secret, clock)
+        api_key = await _local_key(auth, settings) if embedded is not None else ""
+        background = Background()
+        stack.push_async_callback(background.stop)
+        drain, telemetry = Drain(), Telemetry(log)
+        rpc = RpcServer(
+            parse_address(settings.grpc_address),
+            Edge(auth, _translate, drain, telemetry),
+            tls=_tls(settings),
+            plaintext=settings.plaintext,
+            reflection_mode=settings.reflection,
+            check=lambda: _is_healthy(database, embedded),
+        )
+        await _add_services(rpc, settings, database, auth, background, drain, clock)
+        if settings.metrics_address:
+            _, stop_metrics = telemetry.serve(parse_address(settings.metrics_address))
+            stack.callback(stop_metrics)
+        address = await rpc.start()
+        stack.push_async_callback(rpc.stop)
+        yield Running(address, api_key, background)
+
+
+@asynccontextmanager
+async def opened_database(settings: Settings) -> AsyncIterator[tuple[Settings, Database]]:
+    """The database alone, prepared, for commands that do not serve; and the settings completed."""
+    async with AsyncExitStack() as stack:
+        embedded = None if settings.mongo_url else EmbeddedMongod(settings.data_dir / "mongo")
+        if embedded is not None:
+            settings = _with_local_secret(settings)
+        yield settings, await _open_database(stack, settings, embedded)
+
+
+async def _open_database(
+    stack: AsyncExitStack, settings: Settings, embedded: EmbeddedMongod | None
+) -> Database:
+    url = settings.mongo_url
+    if embedded is not None:
+        url = await embedded.start()
+        stack.push_async_callback(embedded.stop)
+    client = await connect(url)
+    stack.push_async_callback(client.close)
+    database = Database(client, settings.mongo_database)
+    await database.prepare(COLLECTIONS)
+    return database
+
+
+async def _add_services(
+    rpc: RpcServer,
+    settings: Settings,
+    database: Database,
+    auth: AuthService,
+    background: Background,
+    drain: Drain,
+    clock: Clock,
+) -> None:
+    prices = await _prices(database, clock)
+    store = LedgerStore(database, lambda topic, payload: None)
+    committer = Committer(store, clock)
+    ledger = Ledger(committer, store, clock)
+    reader = LedgerReader(database, clock)
+    tokens = PageTokens(settings.secret)
+    events = EventReader(lambda: prices.book, clock)
+    room = RejectionRoom(reader, clock)
+    rpc.add(add_AuthServiceServicer_to_server, AuthServicer(auth, tokens))
+    rpc.add(add_WalletServiceServicer_to_server, WalletServicer(ledger, reader, tokens, clock))
+    rpc.add(add_CreditsServiceServicer_to_server, CreditsServicer(ledger, reader, tokens, clock))
+    usage = UsageServicer(ledger, reader, events, room, tokens, drain.started)
+    rpc.add(add_UsageServiceServicer_to_server, usage)
+    warm([usage_service_pb2.UsageFrame(events=[usage_service_pb2.UsageEvent()])])
+    background.start("prices", prices.run())
+    background.start("keys", auth.run())
+    background.start("ledger", committer.run())
+
+
+async def _prices(database: Database, clock: Clock) -> PriceBookSource:
+    store = PriceStore(database)
+    if not await store.is_seeded():
+        await seed(store, clock)
+    source = PriceBookSource(store)
+    await source.refresh()
+    return source
+
+
+def _translate(error: BaseException) -> DomainError | None:
+    """What the domains' stores let through of the database's own errors."""
+    if isinstance(error, PyMongoError):
+        error = translate(error)
+    if isinstance(error, DatabaseUnavailable):
+        return DomainError(
+            Reason.DEPENDENCY_UNAVAILABLE,
+            "the database cannot be reached",
+            {"dependency": "mongodb"},
+        )
+    return None
+
+
+async def _is_healthy(database: Database, embedded: EmbeddedMongod | None) -> bool:
+    if embedded is not None and not embedded.healthy:
+        return False
+    await database.ping()
+    return True
+
+
+def _tls(settings: Settings) -> Tls | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return Tls(settings.tls_cert.read_bytes(), settings.tls_key.read_bytes())
+
+
+def _with_local_secret(settings: Settings) -> Settings:
+    """The secret in the data directory, made on first run, unless one is set."""
+    if settings.secret:
+        return settings
+    path = settings.data_dir / "secret"
+    if not path.exists():
+        _write_private(path, secrets.token_hex(32))
+    return replace(settings, secret=path.read_text().strip())
+
+
+async def _local_key(auth: AuthService, settings: Settings) -> str:
+    """The admin key in the data directory; a new one when it is missing or no longer good."""
+    path = settings.data_dir / "admin.key"
+    if path.exists():
+        key = path.read_text().strip()
+        try:
+            await auth.authenticate(key)
+        except DomainError as error:
+            if error.reason is Reason.DEPENDENCY_UNAVAILABLE:
+                raise
+        else:
+            return key
+    key = (await auth.create_first_key(LOCAL_CLIENT, (ADMIN,), "made by the first run")).key
+    _write_private(path, key)
+    return key
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Mode 0600 from its first byte, and whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    part.touch(mode=0o600, exist_ok=False)
+    part.write_text(text + "\n")
+    part.rename(path)

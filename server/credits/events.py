@@ -1,0 +1,135 @@
+"""Usage events on their way from the contract's messages to the ledger, and back when refused."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from hashlib import blake2b
+
+from bson import ObjectId
+from zaaz.credits.v1 import usage_service_pb2 as pb
+
+from server.credits.prices.model import PriceBook
+from server.credits.servicer import endpoint_not_found
+from server.kernel.clock import DAY_MS, Clock, iso
+from server.kernel.errors import DomainError, Reason, field_invalid
+from server.kernel.ids import derived_id
+from server.ledger.draft import RejectedUsage
+from server.ledger.jobs import UsageItem
+from server.ledger.messages import from_timestamp
+from server.ledger.model import Usage
+from server.ledger.operations import Use
+from server.rpc.validation import check
+
+MAX_FRAME_EVENTS = 1_000
+MAX_AGE_MS = 35 * DAY_MS
+"""How late usage may come: a month's billing, and some days to notice."""
+
+MAX_AHEAD_MS = 5 * 60 * 1_000
+"""How far a partner's clock may run ahead."""
+
+
+class EventReader:
+    """Prices events by the book in force and makes ledger items of them."""
+
+    def __init__(self, book: Callable[[], PriceBook], clock: Clock) -> None:
+        self._book = book
+        self._clock = clock
+
+    def items(
+        self,
+        client_id: str,
+        frame: pb.UsageFrame,
+        *,
+        keep: bool,
+        settles: Sequence[ObjectId] = (),
+    ) -> list[UsageItem]:
+        """An item for each event of the frame, in order. FRAME_SIZE_INVALID for none or too many.
+
+        `keep`: refused events are to be kept, but for those that break the
+        contract's own rules. `settles`: the kept rows that they come from.
+        """
+        events = frame.events
+        if not 1 <= len(events) <= MAX_FRAME_EVENTS:
+            raise DomainError(
+                Reason.FRAME_SIZE_INVALID,
+                f"1 to {MAX_FRAME_EVENTS} events are taken at a time",
+                {"events": len(events), "limit": MAX_FRAME_EVENTS},
+            )
+        broken = _broken(frame)
+        book, now_ms = self._book(), self._clock()
+        items = []
+        for place, event in enumerate(events):
+            error = broken.get(place)
+            if error is not None:
+                items.append(UsageItem(None, error, None))
+                continue
+            keeper = partial(rejected_row, client_id, event) if keep else None
+            settled = settles[place] if settles else None
+            try:
+                use = _use(client_id, event, book, now_ms)
+            except DomainError as refusal:
+                items.append(UsageItem(None, refusal, keeper, settled))
+            else:
+                items.append(UsageItem(use, None, keeper, settled))
+        return items
+
+
+def rejected_row(client_id: str, event: pb.UsageEvent, error: DomainError) -> RejectedUsage:
+    """The row that keeps a refused event; the same for the same event, however often refused."""
+    payload = event.SerializeToString(deterministic=True)
+    digest = blake2b(payload, digest_size=16).hexdigest()
+    row_id = derived_id("rejected", client_id, event.user_id, digest)
+    return RejectedUsage(row_id, client_id, ObjectId(event.user_id), payload, error)
+
+
+def _broken(frame: pb.UsageFrame) -> dict[int, DomainError]:
+    """The events that break the contract's own rules, by their place."""
+    try:
+        check(frame)
+    except DomainError:
+        pass
+    else:
+        return {}
+    broken = {}
+    for place, event in enumerate(frame.events):
+        try:
+            check(event)
+        except DomainError as error:
+            broken[place] = error
+    return broken
+
+
+def _use(client_id: str, event: pb.UsageEvent, book: PriceBook, now_ms: int) -> Use:
+    usage_key, user_id, ai_model = event.usage_key, event.user_id, event.ai_model
+    occurred_ms = from_timestamp(event.occurred_time)
+    usage = Usage(
+        usage_key,
+        event.feature_endpoint,
+        ai_model,
+        event.input_tokens,
+        event.output_tokens,
+        event.cache_read_tokens,
+        event.cache_write_tokens,
+        occurred_ms,
+        dict(event.labels) or None,
+    )
+    if not now_ms - MAX_AGE_MS <= occurred_ms <= now_ms + MAX_AHEAD_MS:
+        raise _out_of_range(now_ms)
+    if usage.feature_endpoint:
+        raise endpoint_not_found(usage.feature_endpoint)
+    if not ai_model:
+        raise field_invalid("ai_model", "is required where there is no feature_endpoint")
+    if event.hold_id:
+        raise DomainError(
+            Reason.HOLD_NOT_FOUND, f"no hold has the id {event.hold_id}", {"hold_id": event.hold_id}
+        )
+    charge = book.charge(ai_model, occurred_ms, *usage[3:7])
+    return Use(derived_id(client_id, user_id, usage_key), user_id, client_id, usage, charge)
+
+
+def _out_of_range(now_ms: int) -> DomainError:
+    oldest, newest = iso(now_ms - MAX_AGE_MS), iso(now_ms + MAX_AHEAD_MS)
+    return DomainError(
+        Reason.OCCURRED_TIME_OUT_OF_RANGE,
+        f"occurred_time must be from {oldest} to {newest}",
+        {"oldest": oldest, "newest": newest},
+    )

@@ -1,0 +1,177 @@
+"""zaaz.credits.v1.CreditsService: between the contract's messages and the ledger."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from zaaz.credits.v1 import credits_service_pb2 as pb
+from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceServicer
+
+from server.kernel.clock import Clock
+from server.kernel.errors import DomainError, Reason, field_invalid
+from server.kernel.ids import parse_id
+from server.kernel.paging import PageTokens, page_size
+from server.kernel.principal import current_principal
+from server.ledger.jobs import Posted
+from server.ledger.messages import (
+    from_timestamp,
+    transaction_message,
+    usage_message,
+    wallet_message,
+)
+from server.ledger.model import NEVER_MS
+from server.ledger.reader import LedgerReader
+from server.ledger.service import Caller, Details, Ledger
+from server.rpc.errors import to_status
+
+MAX_PAGE_SIZE = 1_000
+_Response = TypeVar("_Response")
+_MAX_TIMESTAMP_SECONDS = 253_402_300_799
+"""The end of the year 9999: what a Timestamp and a BSON date can both say."""
+
+
+class CreditsServicer(CreditsServiceServicer):
+    """Thin: the ledger moves the credits."""
+
+    def __init__(
+        self, ledger: Ledger, reader: LedgerReader, page_tokens: PageTokens, clock: Clock
+    ) -> None:
+        self._ledger = ledger
+        self._reader = reader
+        self._page_tokens = page_tokens
+        self._clock = clock
+
+    async def GrantCredits(  # noqa: N802
+        self, request: pb.GrantCreditsRequest, context: Any
+    ) -> pb.GrantCreditsResponse:
+        """Add credits."""
+        expires_ms = NEVER_MS
+        if request.HasField("expires_time"):
+            expires_ms = _expiry_ms(request.expires_time)
+        posted = await self._ledger.add_grant(
+            _caller(request.request_id),
+            request.user_id,
+            request.credits_micros,
+            request.source,
+            priority=request.priority,
+            expires_ms=expires_ms,
+            details=Details(request.reason, request.labels),
+        )
+        return self._answer(pb.GrantCreditsResponse, posted)
+
+    async def ConsumeCredits(  # noqa: N802
+        self, request: pb.ConsumeCreditsRequest, context: Any
+    ) -> pb.ConsumeCreditsResponse:
+        """Take credits."""
+        return await self._consume(request)
+
+    async def BatchConsumeCredits(  # noqa: N802
+        self, request: pb.BatchConsumeCreditsRequest, context: Any
+    ) -> pb.BatchConsumeCreditsResponse:
+        """Many consumptions, each on its own."""
+        results = await asyncio.gather(*map(self._try_consume, request.requests))
+        return pb.BatchConsumeCreditsResponse(results=results)
+
+    async def ReverseCreditsTransaction(  # noqa: N802
+        self, request: pb.ReverseCreditsTransactionRequest, context: Any
+    ) -> pb.ReverseCreditsTransactionResponse:
+        """Take a transaction back."""
+        posted = await self._ledger.reverse(
+            _caller(request.request_id), parse_id("id", request.id), request.reason
+        )
+        return self._answer(pb.ReverseCreditsTransactionResponse, posted)
+
+    async def ListCreditsTransactions(  # noqa: N802
+        self, request: pb.ListCreditsTransactionsRequest, context: Any
+    ) -> pb.ListCreditsTransactionsResponse:
+        """One page of transactions, newest first."""
+        query = f"ListCreditsTransactions\0{request.user_id}"
+        after = self._page_tokens.read(query, request.page_token)
+        size = page_size(request.page_size, MAX_PAGE_SIZE)
+        page = await self._reader.entries(request.user_id, after, size)
+        return pb.ListCreditsTransactionsResponse(
+            credits_transactions=[transaction_message(entry) for entry in page.rows],
+            next_page_token=self._page_tokens.next(query, page.cursor),
+        )
+
+    async def GetCreditsTransaction(  # noqa: N802
+        self, request: pb.GetCreditsTransactionRequest, context: Any
+    ) -> pb.GetCreditsTransactionResponse:
+        """One transaction."""
+        entry = await self._reader.entry(parse_id("id", request.id))
+        return pb.GetCreditsTransactionResponse(credits_transaction=transaction_message(entry))
+
+    async def ListCreditsUsages(  # noqa: N802
+        self, request: pb.ListCreditsUsagesRequest, context: Any
+    ) -> pb.ListCreditsUsagesResponse:
+        """One page of usages, newest first."""
+        query = f"ListCreditsUsages\0{request.user_id}"
+        after = self._page_tokens.read(query, request.page_token)
+        size = page_size(request.page_size, MAX_PAGE_SIZE)
+        page = await self._reader.entries(request.user_id, after, size, only_usage=True)
+        internal = current_principal().is_admin
+        return pb.ListCreditsUsagesResponse(
+            credits_usages=[usage_message(entry, internal=internal) for entry in page.rows],
+            next_page_token=self._page_tokens.next(query, page.cursor),
+        )
+
+    async def GetCreditsUsage(  # noqa: N802
+        self, request: pb.GetCreditsUsageRequest, context: Any
+    ) -> pb.GetCreditsUsageResponse:
+        """One usage."""
+        missing = DomainError(
+            Reason.USAGE_NOT_FOUND, f"no usage has the id {request.id}", {"id": request.id}
+        )
+        try:
+            entry = await self._reader.entry(parse_id("id", request.id))
+        except DomainError as error:
+            raise missing if error.reason is Reason.TRANSACTION_NOT_FOUND else error from None
+        if entry.usage is None:
+            raise missing
+        internal = current_principal().is_admin
+        return pb.GetCreditsUsageResponse(credits_usage=usage_message(entry, internal=internal))
+
+    async def _consume(self, request: pb.ConsumeCreditsRequest) -> pb.ConsumeCreditsResponse:
+        if request.feature_endpoint:
+            raise endpoint_not_found(request.feature_endpoint)
+        posted = await self._ledger.consume(
+            _caller(request.request_id),
+            request.user_id,
+            request.credits_micros,
+            Details(request.reason, request.labels),
+        )
+        return self._answer(pb.ConsumeCreditsResponse, posted)
+
+    async def _try_consume(self, request: pb.ConsumeCreditsRequest) -> pb.ConsumeCreditsResult:
+        try:
+            return pb.ConsumeCreditsResult(response=await self._consume(request))
+        except DomainError as error:
+            return pb.ConsumeCreditsResult(error=to_status(error))
+
+    def _answer(self, response: Callable[..., _Response], posted: Posted) -> _Response:
+        if posted.entry is None:
+            raise ValueError("an operation that moves credits makes an entry")
+        return response(
+            transaction=transaction_message(posted.entry),
+            wallet=wallet_message(posted.wallet, self._clock()),
+        )
+
+
+def endpoint_not_found(value: str) -> DomainError:
+    """FEATURE_ENDPOINT_NOT_FOUND."""
+    return DomainError(
+        Reason.FEATURE_ENDPOINT_NOT_FOUND,
+        f"no feature endpoint has the value {value}",
+        {"feature_endpoint": value},
+    )
+
+
+def _caller(request_id: str) -> Caller:
+    return Caller(current_principal().client_id, request_id)
+
+
+def _expiry_ms(moment: Timestamp) -> int:
+    if not 0 <= moment.seconds <= _MAX_TIMESTAMP_SECONDS:
+        raise field_invalid("expires_time", "must be a time between 1970 and 9999")
+    return from_timestamp(moment)

@@ -1,0 +1,186 @@
+"""One usage stream: frames in, answers out, in order.
+
+    client --frames--> _receive --submit--> ledger (pipelined)
+    client <--answers-- answers <---------- futures, in the order of the frames
+
+Reading runs ahead of answering by at most MAX_INFLIGHT_FRAMES; then it stops,
+and HTTP/2 slows the client down.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from google.protobuf.duration_pb2 import Duration
+from zaaz.credits.v1 import usage_service_pb2 as pb
+
+from server.credits.events import MAX_FRAME_EVENTS, EventReader
+from server.credits.rejections import RejectionRoom
+from server.kernel.errors import DomainError, Reason
+from server.ledger.jobs import FramePosition, FrameResult, Refused, Settled, fenced
+from server.ledger.model import Writer
+from server.ledger.service import Ledger
+from server.rpc.errors import to_status
+
+MAX_INFLIGHT_FRAMES = 16
+THROTTLE_SECONDS = 0.25
+
+ENDS_STREAM = frozenset({Reason.WRITER_FENCED, Reason.STREAM_ALREADY_OPEN})
+"""Refusals after which the stream makes no sense; any other rejects one frame."""
+
+_Answer = Callable[[], Awaitable[pb.IngestUsageResponse]]
+
+
+class UsageStream:
+    """A stream of one writer, from `opened` to its end."""
+
+    def __init__(
+        self,
+        client_id: str,
+        writer: Writer,
+        ledger: Ledger,
+        events: EventReader,
+        room: RejectionRoom,
+    ) -> None:
+        self._client_id = client_id
+        self._writer = writer
+        self._ledger = ledger
+        self._events = events
+        self._room = room
+        self._answers: deque[_Answer] = deque()
+        self._changed = asyncio.Event()
+        self._window = asyncio.Semaphore(MAX_INFLIGHT_FRAMES)
+        self._next_offset = writer.next_offset
+        self._is_fenced = False
+        self._is_draining = False
+
+    def fence(self) -> None:
+        """Ends the stream with WRITER_FENCED: another one has its writer."""
+        self._is_fenced = True
+        self._changed.set()
+
+    def drain(self) -> None:
+        """Lets the stream end once what was read is answered."""
+        self._is_draining = True
+        self._changed.set()
+
+    async def answers(
+        self, requests: AsyncIterator[pb.IngestUsageRequest]
+    ) -> AsyncIterator[pb.IngestUsageResponse]:
+        """Every answer, the first being `opened`. WRITER_FENCED, STREAM_ALREADY_OPEN."""
+        yield pb.IngestUsageResponse(
+            opened=pb.UsageStreamOpened(
+                next_offset=self._writer.next_offset,
+                max_inflight_frames=MAX_INFLIGHT_FRAMES,
+                max_frame_events=MAX_FRAME_EVENTS,
+            )
+        )
+        receiving = asyncio.create_task(self._receive(requests))
+        receiving.add_done_callback(lambda _: self._changed.set())
+        try:
+            while True:
+                if self._is_fenced:
+                    raise fenced(self._writer.key)
+                if self._answers:
+                    yield await self._answers.popleft()()
+                    self._window.release()
+                elif self._is_draining or receiving.done():
+                    break
+                else:
+                    self._changed.clear()
+                    await self._changed.wait()
+            if receiving.done():
+                receiving.result()
+            if self._is_draining:
+                yield pb.IngestUsageResponse(
+                    drain=pb.UsageStreamDrain(next_offset=self._next_offset)
+                )
+        finally:
+            receiving.cancel()
+            await asyncio.wait({receiving})
+
+    async def _receive(self, requests: AsyncIterator[pb.IngestUsageRequest]) -> None:
+        async for request in requests:
+            if request.WhichOneof("request") != "frame":
+                raise DomainError(Reason.STREAM_ALREADY_OPEN, "`open` was sent twice")
+            await self._window.acquire()
+            if self._is_draining:
+                return
+            self._put(await self._take(request.frame))
+
+    def _put(self, answer: _Answer) -> None:
+        self._answers.append(answer)
+        self._changed.set()
+
+    async def _take(self, frame: pb.UsageFrame) -> _Answer:
+        """Submits the frame; what comes of it is awaited when its turn has come."""
+        offset, size = frame.offset, len(frame.events)
+        try:
+            keep = await self._room.is_left(self._client_id)
+            items = self._events.items(self._client_id, frame, keep=keep)
+            await self._make_room(size)
+            position = FramePosition(self._writer.key, self._writer.epoch, offset)
+            settling = self._ledger.settle(items, position)
+        except DomainError as error:
+            # Bound to a name of its own: Python forgets `error` at the end of the block.
+            refusal = error
+            return lambda: self._refuse(offset, refusal)
+        return lambda: self._settle(offset, size, settling)
+
+    async def _make_room(self, size: int) -> None:
+        """Waits while the ledger is behind, and tells the client so."""
+        if not self._ledger.has_room(size):
+            # Answers no frame, so it takes a place in the window of its own.
+            await self._window.acquire()
+            self._put(_throttle)
+            await self._ledger.wait_for_room(size)
+
+    async def _settle(
+        self, offset: int, size: int, settling: asyncio.Future[FrameResult]
+    ) -> pb.IngestUsageResponse:
+        try:
+            result = await settling
+        except DomainError as error:
+            return await self._refuse(offset, error)
+        self._room.note(self._client_id, result)
+        self._next_offset = max(self._next_offset, offset + size)
+        return pb.IngestUsageResponse(ack=_ack(offset + size, result))
+
+    async def _refuse(self, offset: int, error: DomainError) -> pb.IngestUsageResponse:
+        if error.reason in ENDS_STREAM:
+            raise error
+        return pb.IngestUsageResponse(
+            rejected=pb.UsageFrameRejected(
+                offset=offset, error=to_status(error), next_offset=self._next_offset
+            )
+        )
+
+
+async def _throttle() -> pb.IngestUsageResponse:
+    delay = Duration()
+    delay.FromMilliseconds(round(THROTTLE_SECONDS * 1_000))
+    return pb.IngestUsageResponse(throttle=pb.UsageStreamThrottle(retry_delay=delay))
+
+
+def _ack(through_offset: int, result: FrameResult) -> pb.UsageFrameAck:
+    billed = duplicates = 0
+    errors = []
+    for place, outcome in enumerate(result.outcomes, start=result.skipped):
+        if isinstance(outcome, Settled):
+            if outcome.duplicate:
+                duplicates += 1
+            else:
+                billed += 1
+        else:
+            errors.append(event_error(place, outcome))
+    return pb.UsageFrameAck(
+        through_offset=through_offset,
+        errors=errors,
+        billed_events=billed,
+        duplicate_events=duplicates + result.skipped,
+    )
+
+
+def event_error(index: int, refused: Refused) -> pb.UsageEventError:
+    """A refused event, with the status that a call of its own would have."""
+    return pb.UsageEventError(index=index, error=to_status(refused.error), kept=refused.kept)

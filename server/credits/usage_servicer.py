@@ -1,0 +1,195 @@
+"""zaaz.credits.v1.UsageService: between the contract's messages and the ledger."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bson import ObjectId
+from zaaz.credits.v1 import usage_service_pb2 as pb
+from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceServicer
+
+from server.credits.events import EventReader
+from server.credits.rejections import RejectionRoom
+from server.credits.stream import UsageStream, event_error
+from server.kernel.errors import DomainError, Reason
+from server.kernel.ids import parse_id
+from server.kernel.paging import PageTokens, page_size
+from server.kernel.principal import current_principal
+from server.ledger.jobs import FrameResult, Refused, Request, Settled
+from server.ledger.messages import timestamp
+from server.ledger.reader import KeptUsage, LedgerReader
+from server.ledger.service import Ledger
+from server.rpc.errors import to_status
+
+MAX_PAGE_SIZE = 1_000
+
+
+class UsageServicer(UsageServiceServicer):
+    """Bills usage, streamed or not. `draining` tells its streams to end."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        reader: LedgerReader,
+        events: EventReader,
+        room: RejectionRoom,
+        page_tokens: PageTokens,
+        draining: asyncio.Event,
+    ) -> None:
+        self._ledger = ledger
+        self._reader = reader
+        self._events = events
+        self._room = room
+        self._page_tokens = page_tokens
+        self._draining = draining
+        self._streams: dict[str, UsageStream] = {}
+
+    async def IngestUsage(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.IngestUsageRequest], context: Any
+    ) -> AsyncIterator[pb.IngestUsageResponse]:
+        """A stream of one writer."""
+        first = await anext(request_iterator, None)
+        if first is None:
+            return
+        if first.WhichOneof("request") != "open":
+            raise DomainError(Reason.STREAM_NOT_OPEN, "the first message has to be `open`")
+        client_id = current_principal().client_id
+        writer = await self._ledger.open_writer(client_id, first.open.writer_id)
+        stream = UsageStream(client_id, writer, self._ledger, self._events, self._room)
+        with self._running(writer.key, stream):
+            async for answer in stream.answers(request_iterator):
+                yield answer
+
+    async def RecordUsage(  # noqa: N802
+        self, request: pb.RecordUsageRequest, context: Any
+    ) -> pb.RecordUsageResponse:
+        """Events in one call."""
+        client_id = current_principal().client_id
+        keep = await self._room.is_left(client_id)
+        frame = pb.UsageFrame(events=request.events)
+        items = self._events.items(client_id, frame, keep=keep)
+        result = await self._ledger.settle(items, request=_request(client_id, request))
+        self._room.note(client_id, result)
+        return pb.RecordUsageResponse(results=_results(result))
+
+    async def ListRejectedUsage(  # noqa: N802
+        self, request: pb.ListRejectedUsageRequest, context: Any
+    ) -> pb.ListRejectedUsageResponse:
+        """One page of events that could not be billed, oldest first."""
+        client_id = _own_rows()
+        query = f"ListRejectedUsage\0{client_id or ''}\0{request.user_id}"
+        after = self._page_tokens.read(query, request.page_token)
+        size = page_size(request.page_size, MAX_PAGE_SIZE)
+        page = await self._reader.rejected(client_id, request.user_id, after, size)
+        return pb.ListRejectedUsageResponse(
+            rejected_usages=[_rejected_message(kept) for kept in page.rows],
+            next_page_token=self._page_tokens.next(query, page.cursor),
+        )
+
+    async def ReplayRejectedUsage(  # noqa: N802
+        self, request: pb.ReplayRejectedUsageRequest, context: Any
+    ) -> pb.ReplayRejectedUsageResponse:
+        """Try to bill kept events again."""
+        ids = [parse_id("ids", text) for text in request.ids]
+        found = await self._reader.rejected_by_id(_own_rows(), ids)
+        items = []
+        for row_id, row in found.items():
+            frame = pb.UsageFrame(events=[pb.UsageEvent.FromString(row.payload)])
+            items += self._events.items(row.client_id, frame, keep=True, settles=[row_id])
+        results = {}
+        if items:
+            settled = _results(await self._ledger.settle(items))
+            results = dict(zip(found, settled, strict=True))
+        return pb.ReplayRejectedUsageResponse(
+            results=[
+                _placed(place, results.get(row_id) or _not_kept(row_id))
+                for place, row_id in enumerate(ids)
+            ]
+        )
+
+    async def DiscardRejectedUsage(  # noqa: N802
+        self, request: pb.DiscardRejectedUsageRequest, context: Any
+    ) -> pb.DiscardRejectedUsageResponse:
+        """Give kept events up."""
+        ids = [parse_id("ids", text) for text in request.ids]
+        discarded = await self._reader.discard_rejected(_own_rows(), ids)
+        return pb.DiscardRejectedUsageResponse(discarded=discarded)
+
+    @contextmanager
+    def _running(self, writer_key: str, stream: UsageStream) -> Iterator[None]:
+        """Knows the stream while it runs: a later one of its writer ends it, or a drain."""
+        earlier = self._streams.get(writer_key)
+        if earlier is not None:
+            earlier.fence()
+        self._streams[writer_key] = stream
+        draining = asyncio.create_task(self._drain_with(stream))
+        try:
+            yield
+        finally:
+            draining.cancel()
+            if self._streams.get(writer_key) is stream:
+                del self._streams[writer_key]
+
+    async def _drain_with(self, stream: UsageStream) -> None:
+        await self._draining.wait()
+        stream.drain()
+
+
+def _own_rows() -> str | None:
+    """Whose rejected events the caller may see: its own, an admin everybody's."""
+    principal = current_principal()
+    return None if principal.is_admin else principal.client_id
+
+
+def _request(client_id: str, request: pb.RecordUsageRequest) -> Request | None:
+    if not request.request_id:
+        return None
+    events = [event.SerializeToString(deterministic=True).hex() for event in request.events]
+    return Request.of(client_id, request.request_id, ("usage", events))
+
+
+def _results(result: FrameResult) -> list[pb.RecordUsageResult]:
+    return [_result(place, outcome) for place, outcome in enumerate(result.outcomes)]
+
+
+def _result(place: int, outcome: Settled | Refused) -> pb.RecordUsageResult:
+    if isinstance(outcome, Refused):
+        return pb.RecordUsageResult(error=event_error(place, outcome))
+    entry = outcome.entry
+    return pb.RecordUsageResult(
+        receipt=pb.UsageReceipt(
+            credits_transaction_id=str(entry.id),
+            credits_micros=entry.charge.credits_micros if entry.charge else 0,
+            shortfall_micros=entry.shortfall_micros,
+            balance_after_micros=entry.balance_after_micros,
+            duplicate=outcome.duplicate,
+        )
+    )
+
+
+def _placed(place: int, result: pb.RecordUsageResult) -> pb.RecordUsageResult:
+    if result.HasField("error"):
+        result.error.index = place
+    return result
+
+
+def _not_kept(row_id: ObjectId) -> pb.RecordUsageResult:
+    error = DomainError(
+        Reason.REJECTED_USAGE_NOT_FOUND,
+        f"no rejected usage of this client has the id {row_id}",
+        {"id": row_id},
+    )
+    return _result(0, Refused(error, kept=False))
+
+
+def _rejected_message(kept: KeptUsage) -> pb.RejectedUsage:
+    rejected = kept.rejected
+    return pb.RejectedUsage(
+        id=str(rejected.id),
+        client_id=rejected.client_id,
+        event=pb.UsageEvent.FromString(rejected.payload),
+        error=to_status(rejected.error),
+        created_time=timestamp(kept.created_ms),
+        expires_time=timestamp(kept.expires_ms),
+    )
