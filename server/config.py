@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from server.rpc.address import parse_address
+from server.rpc.listening import TRUSTED_NETWORK
 from server.rpc.logs import LEVELS
-from server.rpc.server import TRUSTED_NETWORK
 
 PREFIX: Final = "ZAAZ_"
 CLIENT_SETTINGS: Final = frozenset({"ZAAZ_TARGET", "ZAAZ_API_KEY"})

@@ -112,7 +112,7 @@ def _closed(name: str) -> Step:
 
 
 def _bearer_token(call: Call) -> str:
-    for key, value in call.context.invocation_metadata() or ():
+    for key, value in call.metadata:
         if key == _AUTHORIZATION and isinstance(value, str):
             return _token(value)
     raise DomainError(

@@ -1,7 +1,8 @@
 """One RPC on its way through the edge."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -10,6 +11,7 @@ import grpc
 from server.kernel.principal import Principal
 from server.rpc.drain import OpenStream
 
+Metadata = Sequence[tuple[str, str | bytes]]
 ServicerContext: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
@@ -33,6 +35,7 @@ class Call:
 
     method: Method
     context: ServicerContext
+    metadata: Metadata
     raw: bytes | None = None
     principal: Principal | None = None
     stream: OpenStream | None = None
@@ -43,3 +46,11 @@ class Call:
 
 Step = Callable[[Call], Awaitable[bytes | None]]
 """Answers a call with a response's bytes; None where responses were written to its context."""
+
+
+def current_task() -> "asyncio.Task[object]":
+    """The task of the RPC that is running; grpc gives each one of its own."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("an RPC runs in a task of its own")
+    return task

@@ -6,7 +6,7 @@ in a serializer. So here grpc carries bytes, and the edge decodes.
 """
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -23,16 +23,6 @@ TRANSPORT_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 
 Decode = Callable[[bytes], Message]
 Encode = Callable[[Any], bytes]
-
-
-class MessageCounts(Protocol):
-    """Told of every message of a stream."""
-
-    def received(self) -> None:
-        """One message came in."""
-
-    def sent(self) -> None:
-        """One message went out."""
 
 
 def decoder(handler: "grpc.RpcMethodHandler[Any, Any]") -> Decode:

@@ -104,10 +104,13 @@ def to_status(error: DomainError) -> status_pb2.Status:
 
 
 def understand(error: Exception, method: str, translate: Translate) -> DomainError:
-    """What the caller is told of an exception that is no DomainError."""
-    known = translate(error)
-    if known is not None:
+    """What the caller is told of an exception that is no DomainError itself."""
+    known = _sole(error)
+    if isinstance(known, DomainError):
         return known
+    translated = translate(known)
+    if translated is not None:
+        return translated
     error_id = secrets.token_hex(_ERROR_ID_BYTES)
     _log.error(
         "a handler failed",
@@ -124,6 +127,13 @@ async def abort(context: "grpc.aio.ServicerContext[Any, Any]", error: DomainErro
     trailers = [*(context.trailing_metadata() or ())]
     trailers.append((STATUS_DETAILS_KEY, status.SerializeToString()))
     await context.abort(CODES[error.reason], status.message, tuple(trailers))
+
+
+def _sole(error: BaseException) -> BaseException:
+    """What a TaskGroup wrapped, when only one of its tasks failed; else `error` itself."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _details(error: DomainError) -> Iterable[Message]:

@@ -44,22 +44,20 @@ class Health:
         """NOT_SERVING for good."""
         await self.servicer.enter_graceful_shutdown()
 
-    async def watch(
-        self,
-        check: Check,
-        *,
-        interval_seconds: float = CHECK_INTERVAL_SECONDS,
-        timeout_seconds: float = CHECK_TIMEOUT_SECONDS,
-    ) -> None:
-        """Follow `check` until cancelled. A check that raises or hangs has failed."""
+    async def ask(self, check: Check) -> None:
+        """Say what `check` finds. One that raises or hangs has failed."""
+        await self.set(serving=await _passes(check))
+
+    async def watch(self, check: Check, interval_seconds: float = CHECK_INTERVAL_SECONDS) -> None:
+        """Ask again and again, until cancelled."""
         while True:
-            await self.set(serving=await _passes(check, timeout_seconds))
             await asyncio.sleep(interval_seconds)
+            await self.ask(check)
 
 
-async def _passes(check: Check, timeout_seconds: float) -> bool:
+async def _passes(check: Check) -> bool:
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             return await check()
     except Exception as error:  # noqa: BLE001
         _log.warning("health check failed", extra={"fields": {"error": type(error).__name__}})

@@ -1,24 +1,22 @@
 """The one interceptor: what happens to a call, in order, for all four kinds of RPC."""
 
 import asyncio
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import grpc
 
-from server.kernel.errors import DomainError, Reason
+from server.kernel.errors import DomainError
 from server.rpc.access import Authenticator, admitting, rule_of
-from server.rpc.call import Call, Method, Step
-from server.rpc.deadline import UNARY_SECONDS, bounded
-from server.rpc.decoding import StreamContext, decoder, encoder
+from server.rpc.call import Call, Method, Step, current_task
+from server.rpc.deadline import UNARY_SECONDS, Deadlines
 from server.rpc.drain import Drain, OpenStream
 from server.rpc.errors import Translate, abort, understand
+from server.rpc.kinds import Handler, bytes_handler, core, unwritten
+from server.rpc.load import MAX_STREAMS, MAX_UNARY_CALLS, Load
 from server.rpc.telemetry import UNKNOWN_METHOD, Telemetry, observing
 
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 
 
@@ -30,16 +28,20 @@ class Edge:
     translate: Translate
     drain: Drain
     telemetry: Telemetry
-    unary_seconds: float = UNARY_SECONDS
+    deadlines: Deadlines = field(default_factory=lambda: Deadlines(UNARY_SECONDS))
+    calls: Load = field(default_factory=lambda: Load("calls", MAX_UNARY_CALLS))
+    streams: Load = field(default_factory=lambda: Load("streams", MAX_STREAMS))
 
-    def steps(self, method: Method, core: Step) -> Step:
-        """`core` (decode, validate, handle, encode) with everything around it, innermost first."""
-        step = core
+    def steps(self, method: Method, handled: Step) -> Step:
+        """`handled` (decode, validate, handle, encode) and all around it, innermost first."""
+        step = handled
         if method.is_unary:
-            step = bounded(step, self.unary_seconds)
+            step = self.deadlines.bounded(step)
         step = admitting(self.authenticator, method, step)
         if not method.is_unary:
             step = endable(self.drain, method, step)
+        if not rule_of(method.name).public:  # health answers, however busy the rest is
+            step = (self.calls if method.is_unary else self.streams).limited(step)
         step = understanding(self.translate, method, step)
         step = observing(self.telemetry, method, step)
         return answering(step)
@@ -51,7 +53,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
         self._wrapped: dict[str, Handler] = {}  # one per method served: callers cannot add any
-        self._unknown = _unimplemented(edge, Method(UNKNOWN_METHOD, True, True))
+        self._unknown = _unknown(edge)
 
     async def intercept_service(
         self,
@@ -72,8 +74,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
 def wrap(edge: Edge, name: str, handler: Handler) -> Handler:
     """`handler` behind the edge's steps; it takes and gives bytes."""
     method = Method(name, bool(handler.request_streaming), bool(handler.response_streaming))
-    core = _CORES[method.request_streaming, method.response_streaming]
-    return _bytes_handler(method, edge.steps(method, core(_behaviour(handler), handler)))
+    return bytes_handler(method, edge.steps(method, core(method, handler)))
 
 
 def answering(inner: Step) -> Step:
@@ -98,10 +99,10 @@ def understanding(translate: Translate, method: Method, inner: Step) -> Step:
             return await inner(call)
         except (DomainError, grpc.aio.AbortError):
             raise
-        except Exception as error:
+        except grpc.aio.InternalError as error:
             # A peer that went away breaks reads and writes before it cancels the handler.
-            if isinstance(error, grpc.aio.InternalError):
-                raise asyncio.CancelledError from error
+            raise asyncio.CancelledError from error
+        except Exception as error:
             raise understand(error, method.name, translate) from error
 
     return understand_failure
@@ -114,7 +115,7 @@ def endable(drain: Drain, method: Method, inner: Step) -> Step:
     async def run(call: Call) -> bytes | None:
         if not public:
             drain.refuse()
-        stream = call.stream = OpenStream(_current_task(), public=public)
+        stream = call.stream = OpenStream(current_task(), public=public)
         with drain.track(stream):
             try:
                 response = await inner(call)
@@ -129,120 +130,8 @@ def endable(drain: Drain, method: Method, inner: Step) -> Step:
     return run
 
 
-def _unary_unary(behaviour: Callable[..., Any], handler: Handler) -> Step:
-    decode, encode = decoder(handler), encoder(handler)
-
-    async def run(call: Call) -> bytes | None:
-        return encode(await behaviour(decode(_raw(call)), call.context))
-
-    return run
-
-
-def _stream_unary(behaviour: Callable[..., Any], handler: Handler) -> Step:
-    decode, encode = decoder(handler), encoder(handler)
-
-    async def run(call: Call) -> bytes | None:
-        context = StreamContext(call, decode, encode)
-        response = encode(await behaviour(context.requests(), context))
-        call.messages_out += 1
-        return response
-
-    return run
-
-
-def _unary_stream(behaviour: Callable[..., Any], handler: Handler) -> Step:
-    decode, encode = decoder(handler), encoder(handler)
-
-    async def run(call: Call) -> bytes | None:
-        call.messages_in += 1
-        context = StreamContext(call, decode, encode)
-        await _respond(behaviour(decode(_raw(call)), context), context)
-        return None
-
-    return run
-
-
-def _stream_stream(behaviour: Callable[..., Any], handler: Handler) -> Step:
-    decode, encode = decoder(handler), encoder(handler)
-
-    async def run(call: Call) -> bytes | None:
-        context = StreamContext(call, decode, encode)
-        await _respond(behaviour(context.requests(), context), context)
-        return None
-
-    return run
-
-
-_CORES = {
-    (False, False): _unary_unary,
-    (True, False): _stream_unary,
-    (False, True): _unary_stream,
-    (True, True): _stream_stream,
-}
-
-
-async def _respond(responses: Any, context: StreamContext) -> None:
-    """Run a stream handler: a generator yields its responses, a coroutine writes them itself.
-
-    Generators are written from here and not by grpc, so that a cancellation always arrives
-    within the edge's steps and never between two of a generator's items.
-    """
-    if not hasattr(responses, "__anext__"):
-        await responses
-        return
-    async with aclosing(responses):
-        async for response in responses:
-            await context.write(response)
-
-
-def _behaviour(handler: Handler) -> Callable[..., Any]:
-    kinds = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
-    behaviour: Any = next(kind for kind in kinds if kind is not None)
-    if inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour):
-        return cast("Callable[..., Any]", behaviour)
-    return _not_written  # the generated stub of a method that its servicer does not define
-
-
-async def _not_written(*_: object) -> None:
-    raise _unimplemented_error()
-
-
-def _unimplemented_error() -> DomainError:
-    return DomainError(Reason.METHOD_UNIMPLEMENTED, "this server does not have the method")
-
-
-def _unimplemented(edge: Edge, method: Method) -> Handler:
-    async def run(_: Call) -> bytes | None:
-        raise _unimplemented_error()
-
-    step = answering(observing(edge.telemetry, method, run))
-    return _bytes_handler(method, step)
-
-
-def _bytes_handler(method: Method, step: Step) -> Handler:
-    async def with_request(raw: bytes, context: Any) -> bytes | None:
-        return await step(Call(method, context, raw))
-
-    async def with_requests(_: AsyncIterator[bytes], context: Any) -> bytes | None:
-        return await step(Call(method, context))
-
-    make: Any = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[method.request_streaming, method.response_streaming]
-    handler: Handler = make(with_requests if method.request_streaming else with_request)
-    return handler
-
-
-def _raw(call: Call) -> bytes:
-    assert call.raw is not None, "a single-message request has its bytes"
-    return call.raw
-
-
-def _current_task() -> "asyncio.Task[object]":
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("an RPC runs in a task of its own")
-    return task
+def _unknown(edge: Edge) -> Handler:
+    """Answers any method that is not served. It reads nothing, so every kind of call fits."""
+    method = Method(UNKNOWN_METHOD, request_streaming=True, response_streaming=True)
+    step = answering(observing(edge.telemetry, method, unwritten(UNKNOWN_METHOD)))
+    return bytes_handler(method, step)

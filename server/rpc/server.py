@@ -1,22 +1,16 @@
 """Serving: the grpc.aio server with everything around the domains' servicers.
 
-rpc = RpcServer(...)
-rpc.add(add_WalletServiceServicer_to_server, servicer)
-address = await rpc.start()
-await rpc.stop()
+Make an RpcServer, `add` every servicer, `start`; at the end `stop`.
 """
 
 import asyncio
-import errno
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -25,6 +19,8 @@ from server.rpc.address import Address
 from server.rpc.decoding import TRANSPORT_MESSAGE_BYTES
 from server.rpc.health import Check, Health
 from server.rpc.interceptor import Edge, EdgeInterceptor
+from server.rpc.listening import CannotServeError, Tls, bind
+from server.rpc.validation import warm
 
 STREAM_GRACE_SECONDS: Final = 5.0
 """So long streams may take to end on their own when the server goes away."""
@@ -34,8 +30,6 @@ CALL_GRACE_SECONDS: Final = 5.0
 
 LAST_WORDS_SECONDS: Final = 0.1
 """So long health watchers have to hear NOT_SERVING before their streams end."""
-
-TRUSTED_NETWORK: Final = "trusted-network"
 
 OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     # Two servers on one port would share its connections unevenly and unnoticed.
@@ -55,18 +49,6 @@ OPTIONS: Final[Sequence[tuple[str, Any]]] = (
 )
 
 _log = logging.getLogger(__name__)
-
-
-class CannotServeError(Exception):
-    """The server cannot start as it is told to; the message says what is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """PEM: the certificate chain, and its private key."""
-
-    certificate: bytes
-    key: bytes
 
 
 class RpcServer:
@@ -102,16 +84,17 @@ class RpcServer:
         closed = [name for name in recorder.methods if rule_of(name).is_closed]
         if closed:
             raise CannotServeError(f"methods without an access rule: {', '.join(closed)}")
+        warm(recorder.requests)
         self._services += recorder.services
 
     async def start(self) -> Address:
         """Listen and serve; the bound address. CannotServeError says what is wrong."""
-        if self._tls is None and not self._address.is_loopback:
-            _require_trusted(self._address, self._plaintext)
         self._health = Health(self._services)
         self._add_infrastructure(self._health)
-        port = self._bind()
-        await self._health.set(serving=self._check is None)
+        port = bind(self._server, self._address, self._tls, self._plaintext)
+        await self._health.set(serving=True)
+        if self._check is not None:
+            await self._health.ask(self._check)
         await self._server.start()
         if self._check is not None:
             self._watching = asyncio.create_task(self._health.watch(self._check))
@@ -124,6 +107,7 @@ class RpcServer:
     ) -> None:
         """Go away in order: health says so, streams end, calls finish. Bounded by the graces."""
         drain = self._edge.drain
+        await self._stop_watching()
         if self._health is not None:
             await self._health.drain()
         drain.start()
@@ -134,7 +118,7 @@ class RpcServer:
             await asyncio.sleep(LAST_WORDS_SECONDS)
             drain.end_streams()
         await self._server.stop(call_grace_seconds)
-        await self._stop_watching()
+        self._edge.telemetry.flush()
 
     async def wait(self) -> None:
         """Until `stop` has finished."""
@@ -152,16 +136,6 @@ class RpcServer:
             names = (*self._services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
 
-    def _bind(self) -> int:
-        try:
-            if self._tls is None:
-                return self._server.add_insecure_port(str(self._address))
-            pair = (self._tls.key, self._tls.certificate)
-            credentials = grpc.ssl_server_credentials([pair])
-            return self._server.add_secure_port(str(self._address), credentials)
-        except RuntimeError as error:
-            raise CannotServeError(_why_not(self._address, self._tls)) from error
-
 
 class _Recorder:
     """Stands for the server while a servicer is added: notes which services and methods come."""
@@ -170,6 +144,7 @@ class _Recorder:
         self._server = server
         self.services: list[str] = []
         self.methods: list[str] = []
+        self.requests: list[Message] = []
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         self._server.add_generic_rpc_handlers(tuple(handlers))
@@ -177,28 +152,8 @@ class _Recorder:
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
         self.services.append(service)
         self.methods += [f"/{service}/{name}" for name in handlers]
-
-
-def _require_trusted(address: Address, plaintext: str) -> None:
-    if plaintext != TRUSTED_NETWORK:
-        raise CannotServeError(
-            f"{address} is reachable from other machines and keys would travel in the clear: "
-            "set ZAAZ_TLS_CERT and ZAAZ_TLS_KEY, or ZAAZ_PLAINTEXT=trusted-network "
-            "when something else encrypts"
-        )
-
-
-def _why_not(address: Address, tls: Tls | None) -> str:
-    """grpc says only that binding failed; the operating system knows why."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address.host, address.port))
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return f"cannot listen at {address}: the address is in use"
-        return f"cannot listen at {address}: {os.strerror(error.errno or 0) or error}"
-    if tls is not None:
-        return f"cannot listen at {address}: the certificate and key do not fit each other"
-    return f"cannot listen at {address}"
+        for handler in handlers.values():
+            # X.FromString is bound to the class X.
+            request_type = getattr(handler.request_deserializer, "__self__", None)
+            if isinstance(request_type, type) and issubclass(request_type, Message):
+                self.requests.append(request_type())

@@ -1,27 +1,26 @@
-"""What an operator sees of every call: one log event and Prometheus metrics.
+"""What an operator sees of every call: one log event and metrics.
 
-Metrics bear the names that gRPC dashboards know (grpc-ecosystem's), so an
-existing dashboard works. Log events carry FIELDS and nothing else: no
-payloads, no metadata, no keys.
+Log events carry FIELDS and nothing else: no payloads, no metadata, no keys.
+Calls that have ended are noted, and counted and logged many at once: done call
+by call it cost more than all the rest of the edge.
 """
 
 import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from server.kernel.errors import DomainError, Reason
-from server.rpc.address import Address
-from server.rpc.call import Call, Method, Step
+from server.kernel.errors import DomainError
+from server.rpc.call import Call, Metadata, Method, Step
 from server.rpc.errors import CODES
+from server.rpc.logs import EventLog
+from server.rpc.metrics import MethodMetrics, Metrics
 
 UNKNOWN_METHOD: Final = "/unknown/unknown"
-"""One label for every method that is not served: callers must not make series."""
+"""One name for every method that is not served: callers must not make series."""
 
 FIELDS: Final = frozenset(
     {
@@ -38,165 +37,149 @@ FIELDS: Final = frozenset(
 )
 """What a log event of an RPC may carry beside time, level, logger and event."""
 
-DURATION_BUCKETS_SECONDS: Final = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
-)  # fmt: skip
+FLUSH_SECONDS: Final = 0.1
+"""So long metrics and log lag behind the calls."""
+
+MAX_WAITING_CALLS: Final = 500
+"""More calls than these do not wait."""
+
+LOGGER: Final = "server.rpc"
+
+_DEADLINE_TOLERANCE_SECONDS = 0.05
+"""The caller's clock may run out, and its cancellation arrive, a moment before ours."""
 
 _REQUEST_ID_KEY = "x-request-id"
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
-_LABELS = ("grpc_type", "grpc_service", "grpc_method")
 
-_log = logging.getLogger("server.rpc")
+
+class Ended(NamedTuple):
+    """A call that has ended. Not the call itself, which has its request, nor its error, whose
+    traceback has the call: neither may wait.
+    """
+
+    time_seconds: float
+    method: Method
+    metrics: MethodMetrics
+    code: grpc.StatusCode
+    seconds: float
+    client_id: str | None
+    messages: tuple[int, int] | None
+    metadata: Metadata
+    reason: str | None
+    error_id: str | None
 
 
 class Telemetry:
-    """The metrics of one server, in a registry of their own."""
+    """Counts and logs calls. Without a log it only counts."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = registry or CollectorRegistry()
-        self.started = self._counter("grpc_server_started", "RPCs started.")
-        self.handled = self._counter("grpc_server_handled", "RPCs ended, by code.", "grpc_code")
-        self.received = self._counter("grpc_server_msg_received", "Messages of streams, in.")
-        self.sent = self._counter("grpc_server_msg_sent", "Messages of streams, out.")
-        self.duration = Histogram(
-            "grpc_server_handling_seconds",
-            "How long RPCs took; streams from open to end.",
-            _LABELS,
-            registry=self.registry,
-            buckets=DURATION_BUCKETS_SECONDS,
-        )
-        self.open_streams = Gauge(
-            "grpc_server_open_streams", "Streams open now.", _LABELS, registry=self.registry
-        )
+    def __init__(self, log: EventLog | None) -> None:
+        self.metrics = Metrics()
+        self._log = log
+        self._waiting: list[Ended] = []
+        self._flushing = False
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, (*_LABELS, *labels), registry=self.registry)
+    def ended(self, ended: Ended) -> None:
+        """Note a call that has ended; called within the server's event loop."""
+        self._waiting.append(ended)
+        if len(self._waiting) >= MAX_WAITING_CALLS:
+            self.flush()
+        elif not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_later)
 
-    def serve(self, address: Address) -> tuple[Address, Callable[[], None]]:
-        """Serve `/metrics` at `address`; the bound address, and what stops it."""
-        server, thread = start_http_server(address.port, address.host, registry=self.registry)
+    def flush(self) -> None:
+        """Count and log what has been noted."""
+        waiting, self._waiting = self._waiting, []
+        for ended in waiting:
+            ended.metrics.ended(ended.code.name, ended.seconds, ended.messages)
+        if self._log is not None:
+            for ended in waiting:
+                level = logging.ERROR if ended.error_id is not None else logging.INFO
+                self._log.event(ended.time_seconds, level, LOGGER, "rpc", _fields(ended))
 
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return Address(address.host, server.server_port), stop
-
-
-class _MethodMetrics:
-    """One method's series, looked up once."""
-
-    def __init__(self, telemetry: Telemetry, method: Method) -> None:
-        service, _, name = method.name.lstrip("/").rpartition("/")
-        labels = (_kind(method), service, name)
-        self._labels = labels
-        self._handled = telemetry.handled
-        self._by_code: dict[str, Any] = {}
-        self.started = telemetry.started.labels(*labels)
-        self.received = telemetry.received.labels(*labels)
-        self.sent = telemetry.sent.labels(*labels)
-        self.duration = telemetry.duration.labels(*labels)
-        self.open_streams = telemetry.open_streams.labels(*labels)
-
-    def ended(self, code: str, seconds: float) -> None:
-        handled = self._by_code.get(code)
-        if handled is None:
-            handled = self._by_code[code] = self._handled.labels(*self._labels, code)
-        handled.inc()
-        self.duration.observe(seconds)
+    def _flush_later(self) -> None:
+        self._flushing = False
+        self.flush()
 
 
 def observing(telemetry: Telemetry, method: Method, inner: Step) -> Step:
     """`inner`, counted, timed and logged once it has ended."""
-    metrics = _MethodMetrics(telemetry, method)
-    observe = _unary(metrics, inner) if method.is_unary else _stream(metrics, inner)
+    metrics = MethodMetrics(telemetry.metrics, method)
+    is_unary = method.is_unary
+    started, open_streams = metrics.started, metrics.open_streams
 
-    async def run(call: Call) -> bytes | None:
-        metrics.started.inc()
+    def end(call: Call, code: grpc.StatusCode, error: DomainError | None = None) -> None:
+        if not is_unary:
+            open_streams.dec()
+        ended = Ended(
+            time.time(),
+            method,
+            metrics,
+            code,
+            time.perf_counter() - call.started,
+            call.principal.client_id if call.principal else None,
+            None if is_unary else (call.messages_in, call.messages_out),
+            call.metadata,
+            error.reason.value if error else None,
+            error.metadata.get("error_id") if error else None,
+        )
+        telemetry.ended(ended)
+
+    async def observe(call: Call) -> bytes | None:
+        started.inc()
+        if not is_unary:
+            open_streams.inc()
         try:
-            response = await observe(call)
+            response = await inner(call)
         except DomainError as error:
-            _ended(metrics, call, CODES[error.reason], error)
+            end(call, CODES[error.reason], error)
             raise
         except asyncio.CancelledError:
-            _ended(metrics, call, _cancelled_code(call))
+            end(call, _cancelled_code(call))
             raise
         except grpc.aio.AbortError:
-            _ended(metrics, call, grpc.StatusCode.UNKNOWN)
+            end(call, _aborted_code(call))
             raise
-        _ended(metrics, call, grpc.StatusCode.OK)
+        end(call, grpc.StatusCode.OK)
         return response
 
-    return run
-
-
-def _unary(_: _MethodMetrics, inner: Step) -> Step:
-    return inner
-
-
-def _stream(metrics: _MethodMetrics, inner: Step) -> Step:
-    async def run(call: Call) -> bytes | None:
-        metrics.open_streams.inc()
-        try:
-            return await inner(call)
-        finally:
-            metrics.open_streams.dec()
-            metrics.received.inc(call.messages_in)
-            metrics.sent.inc(call.messages_out)
-
-    return run
-
-
-def _ended(
-    metrics: _MethodMetrics, call: Call, code: grpc.StatusCode, error: DomainError | None = None
-) -> None:
-    seconds = time.perf_counter() - call.started
-    metrics.ended(code.name, seconds)
-    level = logging.ERROR if error and error.reason is Reason.INTERNAL else logging.INFO
-    if _log.isEnabledFor(level):
-        _log.log(level, "rpc", extra={"fields": _fields(call, code, seconds, error)})
-
-
-def _fields(
-    call: Call, code: grpc.StatusCode, seconds: float, error: DomainError | None
-) -> dict[str, object]:
-    fields: dict[str, object] = {
-        "method": call.method.name,
-        "code": code.name,
-        "duration_ms": round(seconds * 1000, 3),
-    }
-    if call.principal is not None:
-        fields["client_id"] = call.principal.client_id
-    if not call.method.is_unary:
-        fields["messages_in"] = call.messages_in
-        fields["messages_out"] = call.messages_out
-    request_id = _request_id(call)
-    if request_id:
-        fields["request_id"] = request_id
-    if error is not None:
-        fields["reason"] = error.reason.value
-        if "error_id" in error.metadata:
-            fields["error_id"] = error.metadata["error_id"]
-    return fields
-
-
-def _request_id(call: Call) -> str | None:
-    for key, value in call.context.invocation_metadata() or ():
-        if key == _REQUEST_ID_KEY and isinstance(value, str):
-            return value if _SANE_REQUEST_ID.fullmatch(value) else None
-    return None
+    return observe
 
 
 def _cancelled_code(call: Call) -> grpc.StatusCode:
-    if call.context.time_remaining() == 0:
+    remaining = call.context.time_remaining()
+    if remaining is not None and remaining <= _DEADLINE_TOLERANCE_SECONDS:
         return grpc.StatusCode.DEADLINE_EXCEEDED
     return grpc.StatusCode.CANCELLED
 
 
-def _kind(method: Method) -> str:
-    if method.is_unary:
-        return "unary"
-    if not method.request_streaming:
-        return "server_stream"
-    return "bidi_stream" if method.response_streaming else "client_stream"
+def _aborted_code(call: Call) -> grpc.StatusCode:
+    """What a handler of somebody else's (health) told grpc itself."""
+    return call.context.code() or grpc.StatusCode.UNKNOWN
+
+
+def _fields(ended: Ended) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "method": ended.method.name,
+        "code": ended.code.name,
+        "duration_ms": round(ended.seconds * 1000, 3),
+    }
+    if ended.reason is not None:
+        fields["reason"] = ended.reason
+    if ended.client_id is not None:
+        fields["client_id"] = ended.client_id
+    if ended.messages is not None:
+        fields["messages_in"], fields["messages_out"] = ended.messages
+    request_id = _request_id(ended.metadata)
+    if request_id is not None:
+        fields["request_id"] = request_id
+    if ended.error_id is not None:
+        fields["error_id"] = ended.error_id
+    return fields
+
+
+def _request_id(metadata: Metadata) -> str | None:
+    for key, value in metadata:
+        if key == _REQUEST_ID_KEY and isinstance(value, str):
+            return value if _SANE_REQUEST_ID.fullmatch(value) else None
+    return None

@@ -1,0 +1,63 @@
+"""Where the server listens, and with what encryption."""
+
+import errno
+import os
+import socket
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+
+from server.rpc.address import Address
+
+TRUSTED_NETWORK: Final = "trusted-network"
+"""The setting that says: something else encrypts."""
+
+
+class CannotServeError(Exception):
+    """The server cannot start as it is told to; the message says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM: the certificate chain, and its private key."""
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+
+def bind(server: grpc.aio.Server, address: Address, tls: Tls | None, plaintext: str) -> int:
+    """Listen at `address`; the port that it got. CannotServeError says why not."""
+    try:
+        if tls is None:
+            _require_private(address, plaintext)
+            return server.add_insecure_port(str(address))
+        credentials = grpc.ssl_server_credentials([(tls.key, tls.certificate)])
+        return server.add_secure_port(str(address), credentials)
+    except RuntimeError as error:
+        raise CannotServeError(_why_not(address, tls)) from error
+
+
+def _require_private(address: Address, plaintext: str) -> None:
+    if not address.is_loopback and plaintext != TRUSTED_NETWORK:
+        raise CannotServeError(
+            f"{address} is reachable from other machines and keys would travel in the clear: "
+            "set ZAAZ_TLS_CERT and ZAAZ_TLS_KEY, or ZAAZ_PLAINTEXT=trusted-network "
+            "when something else encrypts"
+        )
+
+
+def _why_not(address: Address, tls: Tls | None) -> str:
+    """grpc says only that binding failed; the operating system knows why."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address.host, address.port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"cannot listen at {address}: the address is in use"
+        return f"cannot listen at {address}: {os.strerror(error.errno or 0) or error}"
+    if tls is not None:
+        return f"cannot listen at {address}: the certificate and key do not fit each other"
+    return f"cannot listen at {address}"
