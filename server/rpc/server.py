@@ -22,6 +22,8 @@ from server.rpc.interceptor import Edge, EdgeInterceptor
 from server.rpc.listening import CannotServeError, Tls, bind
 from server.rpc.validation import warm
 
+__all__ = ["CannotServeError", "RpcServer", "Tls"]
+
 STREAM_GRACE_SECONDS: Final = 5.0
 """So long streams may take to end on their own when the server goes away."""
 

@@ -9,11 +9,13 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import grpc
 
 from server.kernel.errors import DomainError
+from server.rpc.address import Address
 from server.rpc.call import Call, Metadata, Method, Step
 from server.rpc.errors import CODES
 from server.rpc.logs import EventLog
@@ -86,6 +88,10 @@ class Telemetry:
         elif not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_later)
+
+    def serve(self, address: Address) -> tuple[Address, Callable[[], None]]:
+        """Serve the metrics over HTTP; the bound address and what stops it, or CannotServeError."""
+        return self.metrics.serve(address)
 
     def flush(self) -> None:
         """Count and log what has been noted."""
