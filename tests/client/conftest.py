@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator
 import pytest
 from zaaz_client import ZaazClient
 
+from .bank import Bank
 from .peer import KEY, Peer
 
 
@@ -14,6 +15,16 @@ async def peer() -> AsyncIterator[Peer]:
     yield served
     served.gate.set()
     await served.stop()
+
+
+@pytest.fixture
+async def bank(peer: Peer) -> Bank:
+    """Wallets and books on the same server."""
+    books = Bank(peer)
+    await peer.stop()
+    peer.services.append(books.add_to)
+    await peer.start()
+    return books
 
 
 @pytest.fixture

@@ -100,6 +100,8 @@ class Peer(UsageServiceServicer):
         self.gate.set()
         self.received = asyncio.Condition()
         self.received_frames = 0
+        self.services: list[Callable[[grpc.aio.Server], None]] = []
+        """What else its server offers."""
         self._server: grpc.aio.Server | None = None
         self.port = 0
 
@@ -110,6 +112,8 @@ class Peer(UsageServiceServicer):
     async def start(self) -> None:
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         add_UsageServiceServicer_to_server(self, server)
+        for add in self.services:
+            add(server)
         self.port = server.add_insecure_port(self.target)
         await server.start()
         self._server = server

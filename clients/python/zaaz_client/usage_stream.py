@@ -89,6 +89,11 @@ class UsageStream:
         return self._queue.acknowledged
 
     @property
+    def connected(self) -> bool:
+        """Whether the writer is open on a server right now."""
+        return self._connected
+
+    @property
     def counters(self) -> UsageCounters:
         """What became of the events so far."""
         return self._results.counters
