@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pymongo.errors import PyMongoError
 from zaaz.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from zaaz.credits.v1 import usage_service_pb2
 from zaaz.credits.v1.credits_service_pb2_grpc import add_CreditsServiceServicer_to_server
@@ -43,7 +42,7 @@ from server.ledger.store import LedgerStore
 from server.mongo.client import connect
 from server.mongo.database import Database
 from server.mongo.embedded import EmbeddedMongod
-from server.mongo.errors import DatabaseUnavailable, translate
+from server.mongo.errors import is_unavailable
 from server.rpc.address import Address, parse_address
 from server.rpc.drain import Drain
 from server.rpc.interceptor import Edge
@@ -168,9 +167,7 @@ async def _prices(database: Database, clock: Clock) -> PriceBookSource:
 
 def _translate(error: BaseException) -> DomainError | None:
     """What the domains' stores let through of the database's own errors."""
-    if isinstance(error, PyMongoError):
-        error = translate(error)
-    if isinstance(error, DatabaseUnavailable):
+    if is_unavailable(error):
         return DomainError(
             Reason.DEPENDENCY_UNAVAILABLE,
             "the database cannot be reached",

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -23,6 +24,8 @@ from server.rpc.server import CannotServeError
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
+COLLECTOR_THRESHOLD = 100_000
+"""New objects between two walks of the youngest generation."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +65,7 @@ async def _run(settings: Settings, logs: EventLog) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with running(settings, logs) as served:
+        _calm_collector()
         ready = {"ready": True, "grpc": str(served.address), "api_key": served.api_key}
         _say({**ready, "data_dir": str(settings.data_dir.resolve())})
         waits = {
@@ -72,6 +76,16 @@ async def _run(settings: Settings, logs: EventLog) -> int:
         for other in others:
             other.cancel()
     return EXIT_FAILED if served.background.failed.is_set() else 0
+
+
+def _calm_collector() -> None:
+    """Next to nothing here makes cycles, and the collector's walks cost a third of the stream.
+
+    What start-up made is never looked at again; the rest a hundred times less often.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECTOR_THRESHOLD, 50, 100)
 
 
 async def _create_key(settings: Settings, client_id: str, scopes: list[str], name: str) -> int:

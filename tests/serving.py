@@ -1,7 +1,7 @@
 """A real server for tests: in this process, on a free port, on a real mongod, with its stubs."""
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -134,7 +134,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
     """The ErrorInfo reason of a failed call; "" when it bears none."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
-            return error_info(status_pb2.Status.FromString(value)).reason  # type: ignore[arg-type]
+            return str(error_info(status_pb2.Status.FromString(bytes(value))).reason)
     return ""
 
 
@@ -180,7 +180,7 @@ async def make_key(mongo_url: str, database: str, client_id: str, scopes: list[s
     return created.key
 
 
-def _bearer(api_key: str) -> Iterable[grpc.aio.ClientInterceptor]:
+def _bearer(api_key: str) -> list[grpc.aio.ClientInterceptor]:
     metadata = ("authorization", f"Bearer {api_key}")
     return [_Unary(metadata), _Stream(metadata)]
 

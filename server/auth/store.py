@@ -18,7 +18,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from server.auth.model import ApiKey, NewApiKey
 from server.kernel.errors import DomainError, Reason
 from server.mongo.database import Database
-from server.mongo.errors import DatabaseUnavailable, translate
+from server.mongo.errors import is_unavailable
 from server.mongo.schema import Collection, Index
 
 _API_KEYS = "api_keys"
@@ -140,7 +140,7 @@ def _database_errors() -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        if not isinstance(translate(error), DatabaseUnavailable):
+        if not is_unavailable(error):
             raise
         raise DomainError(
             Reason.DEPENDENCY_UNAVAILABLE,

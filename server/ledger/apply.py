@@ -181,7 +181,7 @@ def use(wallet: Wallet, operation: Use, now_ms: int) -> Applied:
     chain = link(chain, entry)
     expiry = wallet.next_expiry_ms if len(grants) == len(wallet.grants) else _next_expiry(grants)
     wallet = Wallet(profile, version, balance, held, debt, sequence, chain, grants, expiry, now_ms)
-    return Applied(wallet, (*expired, entry._replace(chain=chain)))
+    return Applied(wallet, (*expired, entry.with_chain(chain)))
 
 
 def reverse(wallet: Wallet, operation: Reverse, now_ms: int) -> Applied:
@@ -271,7 +271,7 @@ def _post(wallet: Wallet, posting: _Posting, now_ms: int) -> tuple[Wallet, Entry
         chain=wallet.chain,
         grant=posting.grant,
     )
-    entry = entry._replace(chain=link(wallet.chain, entry))
+    entry = entry.with_chain(link(wallet.chain, entry))
     after = wallet._replace(
         credits_micros=balance,
         debt_micros=debt,

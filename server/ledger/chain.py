@@ -26,14 +26,14 @@ def canonical(entry: Entry) -> bytes:
     return orjson.dumps(
         (
             CANONICAL_VERSION,
-            str(entry.id),
-            str(profile.id),
-            str(profile.user_id),
+            entry.id.binary.hex(),
+            profile.id.binary.hex(),
+            profile.user_id.binary.hex(),
             entry.sequence,
             entry.signed_micros,
             entry.source,
             entry.decrease_reason,
-            [(str(grant_id), micros) for grant_id, micros in entry.movements],
+            [(grant_id.binary.hex(), micros) for grant_id, micros in entry.movements],
             entry.balance_after_micros,
             entry.held_after_micros,
             entry.debt_after_micros,

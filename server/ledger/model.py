@@ -208,6 +208,10 @@ class Entry(NamedTuple):
     charge: Charge | None = None
     grant: Grant | None = None
 
+    def with_chain(self, chain: bytes) -> "Entry":
+        """The same entry with its link. `_replace` costs three times as much."""
+        return Entry(*self[:13], chain, *self[14:])
+
 
 @dataclass(frozen=True, slots=True)
 class Writer:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 from pymongo import ASCENDING, DESCENDING
-from pymongo.errors import PyMongoError
 
 from server.kernel.clock import Clock
 from server.ledger.apply import expire
@@ -22,7 +21,7 @@ from server.ledger.model import Entry, Wallet
 from server.ledger.service import transaction_not_found
 from server.ledger.store import ENTRIES, REJECTED, WALLETS
 from server.mongo.database import Database
-from server.mongo.errors import translate
+from server.mongo.errors import reachable
 
 Cursor = list[str | int]
 """Where a page ended; opaque to callers."""
@@ -106,11 +105,9 @@ class LedgerReader:
         """A wallet's entries from the first to `through_sequence`, streamed."""
         query = {"user_id": user_id, "sequence": {"$lte": through_sequence}}
         cursor = self._database.collection(ENTRIES).find(query).sort("sequence", ASCENDING)
-        try:
+        with reachable():
             async for row in cursor:
                 yield entry_from(row)
-        except PyMongoError as error:
-            raise translate(error) from error
 
     async def rejected(
         self, client_id: str | None, user_id: str, after: Cursor | None, size: int
@@ -137,32 +134,26 @@ class LedgerReader:
 
     async def count_rejected(self, client_id: str, limit: int) -> int:
         """How many events of a client are kept, counted up to `limit`."""
-        try:
+        with reachable():
             return await self._database.collection(REJECTED).count_documents(
                 {"client_id": client_id}, limit=limit
             )
-        except PyMongoError as error:
-            raise translate(error) from error
 
     async def discard_rejected(self, client_id: str | None, ids: list[ObjectId]) -> int:
         """Gives kept events up. Returns how many there were."""
         query: Document = {"_id": {"$in": ids}}
         if client_id is not None:
             query["client_id"] = client_id
-        try:
+        with reachable():
             result = await self._database.collection(REJECTED).delete_many(query)
-        except PyMongoError as error:
-            raise translate(error) from error
         return result.deleted_count
 
     async def _rows(
         self, collection: str, query: Document, order: Mapping[str, int], limit: int
     ) -> list[Document]:
-        try:
+        with reachable():
             found = self._database.collection(collection).find(query).sort(order).limit(limit)
             return await found.to_list()
-        except PyMongoError as error:
-            raise translate(error) from error
 
 
 def _kept_from(row: Mapping[str, Any]) -> KeptUsage:

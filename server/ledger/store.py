@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 from pymongo import ReturnDocument
-from pymongo.errors import PyMongoError
 
 from server.kernel.clock import DAY_MS
 from server.ledger.documents import (
@@ -22,7 +21,7 @@ from server.ledger.documents import (
 from server.ledger.draft import Draft, Known, RequestRow
 from server.ledger.model import Entry, Wallet, Writer
 from server.mongo.database import Database
-from server.mongo.errors import TransactionLost, translate
+from server.mongo.errors import TransactionLost, reachable
 from server.mongo.schema import Collection, Index
 from server.mongo.transaction import Tx
 
@@ -98,15 +97,13 @@ class LedgerStore:
 
     async def open_writer(self, key: str) -> Writer:
         """Takes the writer over: whoever held it before is fenced by the new epoch."""
-        try:
+        with reachable():
             row = await self._database.collection(WRITERS).find_one_and_update(
                 {"_id": key},
                 {"$inc": {"epoch": 1}, "$setOnInsert": {"next_offset": 0}},
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
-        except PyMongoError as error:
-            raise translate(error) from error
         return writer_from(row or {})
 
     async def known(self, request_keys: Iterable[str], entry_ids: Iterable[ObjectId]) -> Known:
@@ -125,12 +122,9 @@ class LedgerStore:
         wanted = list(values)
         if not wanted:
             return []
-        try:
-            return (
-                await self._database.collection(collection).find({field: {"$in": wanted}}).to_list()
-            )
-        except PyMongoError as error:
-            raise translate(error) from error
+        with reachable():
+            found = self._database.collection(collection).find({field: {"$in": wanted}})
+            return await found.to_list()
 
     async def write(self, draft: Draft) -> None:
         """Commits the draft. TransactionLost or DatabaseUnavailable: nothing of it is promised."""
