@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Iterable
 
-from pymongo.errors import PyMongoError
-
 from server.credits.prices.documents import (
     Document,
     billing_setting_documents,
@@ -17,7 +15,7 @@ from server.credits.prices.documents import (
 from server.credits.prices.model import PriceBook
 from server.credits.prices.seed import Seed, SeedModel, SeedReport
 from server.mongo.database import Database
-from server.mongo.errors import TransactionLost, translate
+from server.mongo.errors import TransactionLost, reachable
 from server.mongo.schema import Collection, Index
 
 AI_MODELS = "ai_models"
@@ -135,24 +133,18 @@ class PriceStore:
         )
 
     async def _find(self, name: str, *fields: str) -> list[Document]:
-        try:
+        with reachable():
             return (
                 await self._database.collection(name).find({}, dict.fromkeys(fields, 1)).to_list()
             )
-        except PyMongoError as error:
-            raise translate(error) from error
 
     async def _any(self, name: str) -> bool:
-        try:
+        with reachable():
             return await self._database.collection(name).find_one({}, {"_id": 1}) is not None
-        except PyMongoError as error:
-            raise translate(error) from error
 
     async def _count(self, name: str) -> int:
-        try:
+        with reachable():
             return await self._database.collection(name).count_documents({})
-        except PyMongoError as error:
-            raise translate(error) from error
 
 
 def _model_rows(models: Iterable[SeedModel], now_ms: int, why: str) -> dict[str, list[Document]]:
