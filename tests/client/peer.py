@@ -102,6 +102,8 @@ class Peer(UsageServiceServicer):
         self.received_frames = 0
         self.services: list[Callable[[grpc.aio.Server], None]] = []
         """What else its server offers."""
+        self.credentials: grpc.ServerCredentials | None = None
+        """Plaintext without."""
         self._server: grpc.aio.Server | None = None
         self.port = 0
 
@@ -114,7 +116,10 @@ class Peer(UsageServiceServicer):
         add_UsageServiceServicer_to_server(self, server)
         for add in self.services:
             add(server)
-        self.port = server.add_insecure_port(self.target)
+        if self.credentials is None:
+            self.port = server.add_insecure_port(self.target)
+        else:
+            self.port = server.add_secure_port(self.target, self.credentials)
         await server.start()
         self._server = server
 

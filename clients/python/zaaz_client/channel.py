@@ -7,6 +7,7 @@ call, pass a stream's messages through a queue, and may only raise AioRpcError.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast
 
@@ -34,7 +35,6 @@ _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", MIN_RECONNECT_MS),
     ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_MS),
 )
-_LOOPBACK_NAMES: Final = frozenset({"localhost", "::1", "ip6-localhost"})
 
 _T = TypeVar("_T")
 _Coder = Callable[[Any], Any]
@@ -47,8 +47,18 @@ def is_loopback(target: str) -> bool:
         return True
     if colon and scheme in {"dns", "ipv4", "ipv6"}:
         target = rest.rpartition("/")[2]
-    host = target[1:].partition("]")[0] if target.startswith("[") else target.rpartition(":")[0]
-    return (host or target) in _LOOPBACK_NAMES or host.startswith("127.")
+    return all(map(_is_loopback_address, target.split(",")))
+
+
+def _is_loopback_address(address: str) -> bool:
+    if address.startswith("["):
+        host = address[1:].partition("]")[0]
+    else:
+        host = address.rpartition(":")[0] or address
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name, which may lead anywhere
+        return False
 
 
 def connect(
@@ -59,13 +69,16 @@ def connect(
     `tls`: True for the system's root certificates, PEM bytes for others, False
     for none, None for the system's unless the target is on this machine.
     """
-    secure = tls if tls is not None else not is_loopback(target)
+    local = is_loopback(target)
+    secure = tls if tls is not None else not local
+    # gRPC would send even what is for this machine through an http_proxy
+    options = (*_OPTIONS, ("grpc.enable_http_proxy", int(not local)))
     if secure is False:
-        inner = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        inner = grpc.aio.insecure_channel(target, options=options)
     else:
         roots = secure if isinstance(secure, bytes) else None
         credentials = grpc.ssl_channel_credentials(root_certificates=roots)
-        inner = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+        inner = grpc.aio.secure_channel(target, credentials, options=options)
     return TypedChannel(inner, api_key, timeout_seconds)
 
 
