@@ -1,0 +1,1 @@
+"""Messages that outlive a crash: the transactional outbox, its dispatcher, the bus."""
