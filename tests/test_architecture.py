@@ -1,0 +1,92 @@
+"""The house's arrows (ARCHITECTURE.md), read from the imports themselves."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAX_LINES = 500
+
+ALLOWED: dict[str, set[str]] = {
+    "kernel": set(),
+    "mongo": {"kernel"},
+    "rpc": {"kernel"},
+    "messaging": {"kernel", "mongo"},
+    "realtime": {"kernel"},
+    "ledger": {"kernel", "mongo"},
+    "auth": {"kernel", "mongo"},
+    "wallet": {"kernel", "ledger"},
+    "credits": {"kernel", "mongo", "ledger"},
+    "tasks": set(),
+    "config": {"rpc"},
+}
+"""What a part of the server may import beside itself. app, cli and __main__ may import all."""
+
+EDGE_FILES = {
+    "credits/servicer.py",
+    "credits/usage_servicer.py",
+    "credits/stream.py",
+    "credits/events.py",
+}
+"""Files that translate the contract's messages, and so may know the edge (`rpc`)."""
+
+ROOTS = {"app", "cli", "__main__"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def part(dotted: str) -> str:
+    return dotted.split(".")[1] if "." in dotted else ""
+
+
+def server_files() -> list[Path]:
+    return sorted((ROOT / "server").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", server_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_arrows(path: Path) -> None:
+    inside = path.relative_to(ROOT / "server")
+    own = inside.parts[0].removesuffix(".py")
+    if own in ROOTS or own == "__init__":
+        return
+    allowed = ALLOWED[own] | {own}
+    if str(inside) in EDGE_FILES:
+        allowed = allowed | {"rpc"}
+    used = {part(name) for name in imports(path) if name.split(".")[0] == "server"}
+    assert used <= allowed, f"{inside} imports {sorted(used - allowed)}"
+
+
+def test_only_the_roots_import_the_composition_root() -> None:
+    importers = {
+        str(path.relative_to(ROOT / "server"))
+        for path in server_files()
+        if {"server.app", "server.cli"} & set(imports(path))
+    }
+    assert importers == {"cli.py", "__main__.py"}
+
+
+def test_pure_files_do_no_input_or_output() -> None:
+    forbidden = {"asyncio", "pymongo", "grpc", "socket", "os", "pathlib", "server.mongo"}
+    pure = [*(ROOT / "server").rglob("model.py"), ROOT / "server/ledger/apply.py"]
+    pure += [ROOT / "server/ledger/operations.py", ROOT / "server/ledger/chain.py"]
+    for path in pure:
+        assert not forbidden & {name.split(".")[0] for name in imports(path)}, path
+
+
+def test_clients_do_not_import_the_server() -> None:
+    for path in (ROOT / "clients/python/zaaz_client").rglob("*.py"):
+        assert not any(name.split(".")[0] in {"server", "gateway"} for name in imports(path)), path
+
+
+def test_no_module_outgrows_its_room() -> None:
+    for folder in ("server", "clients/python/zaaz_client", "tests", "bench", "tools"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= MAX_LINES, path
