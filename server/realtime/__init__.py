@@ -1,0 +1,1 @@
+"""Telling watchers at once: channels in memory, fed from the outbox."""
