@@ -46,6 +46,14 @@ def missing_libraries(program: Path, loader_output: str) -> list[str]:
     """
     ldd = shutil.which("ldd")
     if ldd is not None:
+        found = _LDD_MISSING.findall(_ldd(ldd, program))
+        if found:
+            return found
+    return _LOADER_MISSING.findall(loader_output)
+
+
+def _ldd(ldd: str, program: Path) -> str:
+    try:
         answer = subprocess.run(
             [ldd, str(program)],
             capture_output=True,
@@ -53,7 +61,6 @@ def missing_libraries(program: Path, loader_output: str) -> list[str]:
             timeout=LDD_TIMEOUT_SECONDS,
             check=False,
         )
-        found = _LDD_MISSING.findall(answer.stdout)
-        if found:
-            return found
-    return _LOADER_MISSING.findall(loader_output)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout

@@ -13,6 +13,7 @@ SERVER_SELECTION_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_MS = 5_000
 SOCKET_TIMEOUT_MS = 30_000
 MAX_POOL_SIZE = 64
+POOL_WAIT_TIMEOUT_MS = 5_000
 _AUTHENTICATION_FAILED = 18
 
 # What the rules of money rest on: an URL cannot weaken it.
@@ -34,6 +35,7 @@ _DEFAULTS: dict[str, Any] = {
     "connectTimeoutMS": CONNECT_TIMEOUT_MS,
     "socketTimeoutMS": SOCKET_TIMEOUT_MS,
     "maxPoolSize": MAX_POOL_SIZE,
+    "waitQueueTimeoutMS": POOL_WAIT_TIMEOUT_MS,
 }
 
 

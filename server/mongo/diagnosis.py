@@ -18,11 +18,11 @@ class Files(Protocol):
     """The paths that a diagnosis reads or names."""
 
     @property
-    def data_dir(self) -> Path: ...  # noqa: D102
+    def data_dir(self) -> Path: ...
     @property
-    def log(self) -> Path: ...  # noqa: D102
+    def log(self) -> Path: ...
     @property
-    def output(self) -> Path: ...  # noqa: D102
+    def output(self) -> Path: ...
 
 
 def explain(code: int, program: Path, files: Files) -> str:

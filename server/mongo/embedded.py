@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
 from server.mongo.errors import EmbeddedMongodFailed
 from server.mongo.ownership import end_orphan, lay_out, own
-from server.mongo.process import REPLICA_SET, Layout, end, spawn
+from server.mongo.process import REPLICA_SET, Layout, Tuning, end, spawn
 from server.mongo.replica_set import make_primary, url_of
 
 CACHE_GIGABYTES = 1.0
@@ -28,13 +29,20 @@ _log = logging.getLogger(__name__)
 class EmbeddedMongod:
     """A supervised mongod on a data directory.
 
-    `cache_gigabytes` bounds WiredTiger's cache. `healthy` is False while it is
-    not there; `last_failure` then says why it could not be started again.
+    `cache_gigabytes` bounds WiredTiger's cache; `parameters` are mongod's
+    `--setParameter`. `healthy` is False while it is not there; `last_failure`
+    then says why it could not be started again.
     """
 
-    def __init__(self, data_dir: Path, *, cache_gigabytes: float = CACHE_GIGABYTES) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        cache_gigabytes: float = CACHE_GIGABYTES,
+        parameters: Mapping[str, str] | None = None,
+    ) -> None:
         self._data_dir = data_dir
-        self._cache_gigabytes = cache_gigabytes
+        self._tuning = Tuning(cache_gigabytes, parameters or {})
         self._serving = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -81,15 +89,13 @@ class EmbeddedMongod:
                 await self._supervisor
             self._supervisor = None
         self._serving.clear()
-        if self._process is not None:
-            await end(self._process)
-            self._process = None
+        await self._end_process()
         if self._ownership is not None:
             self._ownership.close()
             self._ownership = None
 
     async def _launch(self, layout: Layout) -> None:
-        self._process = await spawn(layout, self._cache_gigabytes)
+        self._process = await spawn(layout, self._tuning)
         await make_primary(layout.socket, REPLICA_SET)
         self.last_failure = None
         self._serving.set()
@@ -97,18 +103,23 @@ class EmbeddedMongod:
     async def _supervise(self, layout: Layout) -> None:
         delay = FIRST_RESTART_DELAY_SECONDS
         while True:
-            started = time.monotonic()
-            code = await self._exit_code()
-            self._serving.clear()
-            if time.monotonic() - started > STABLE_AFTER_SECONDS:
+            lasted = await self._outlast()
+            if lasted > STABLE_AFTER_SECONDS:
                 delay = FIRST_RESTART_DELAY_SECONDS
-            _log.error("mongod ended (%s); starting it again in %s s", code, delay)
             await asyncio.sleep(delay)
             delay = min(delay * 2, MAX_RESTART_DELAY_SECONDS)
             await self._relaunch(layout)
 
-    async def _exit_code(self) -> int | None:
-        return await self._process.wait() if self._process is not None else None
+    async def _outlast(self) -> float:
+        """Return when mongod has ended: after how many seconds. At once if it is not running."""
+        if self._process is None:
+            return 0.0
+        since = time.monotonic()
+        code = await self._process.wait()
+        self._process = None
+        self._serving.clear()
+        _log.error("mongod ended with %s; it is started again", code)
+        return time.monotonic() - since
 
     async def _relaunch(self, layout: Layout) -> None:
         try:
@@ -116,6 +127,9 @@ class EmbeddedMongod:
         except EmbeddedMongodFailed as failure:
             self.last_failure = str(failure)
             _log.error("%s", failure)
-            if self._process is not None:
-                # It runs but does not serve: the next round begins with a fresh one.
-                await end(self._process)
+            await self._end_process()
+
+    async def _end_process(self) -> None:
+        if self._process is not None:
+            await end(self._process)
+            self._process = None

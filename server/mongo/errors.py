@@ -2,13 +2,14 @@
 
     DatabaseUnavailable    it cannot be reached, or is not ready to serve
     TransactionLost        nothing of the transaction is stored ("unknown": perhaps it is)
-    IndexConflict          the database holds an index other than the one declared
+    IndexConflict          the database holds an index or rows other than declared
     EmbeddedMongodFailed   the embedded mongod cannot start; the message says what to do
 
 Every other driver error is a defect and passes through unchanged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError, WriteError
@@ -44,37 +45,70 @@ class DatabaseUnavailable(Exception):  # noqa: N818 - it is a state of the world
 
 
 class IndexConflict(Exception):  # noqa: N818 - it names what was found
-    """An index exists with other options than declared; the message says which and the way out."""
+    """A declared index cannot be; the message says what stands in its way, and the way out."""
 
 
 class EmbeddedMongodFailed(Exception):  # noqa: N818 - it names what happened
     """The embedded mongod cannot be started; the message says why and what helps."""
 
 
-def translate(error: PyMongoError) -> Exception:
-    """`error` as one of this module's, or itself."""
-    # Connection loss in a transaction is labelled transient too: so it is asked first.
-    if isinstance(error, ConnectionFailure):
-        return DatabaseUnavailable(str(error))
+def is_unavailable(error: BaseException) -> bool:
+    """Whether `error`, ours or the driver's, means that the database is not there just now."""
     if isinstance(error, OperationFailure):
-        if error.code in _NOT_SERVING:
-            return DatabaseUnavailable(str(error))
-        if error.code == DUPLICATE_KEY:
-            return TransactionLost("duplicate", str(error))
-        if error.code == WRITE_CONFLICT or error.has_error_label(_TRANSIENT):
-            return TransactionLost("conflict", str(error))
-    return error
+        return error.code in _NOT_SERVING
+    return isinstance(error, DatabaseUnavailable | ConnectionFailure)
 
 
-def write_failure(answer: Mapping[str, Any]) -> Exception | None:
-    """The failure that a write command's `ok: 1` answer may still carry in `writeErrors`."""
+@contextmanager
+def reachable() -> Iterator[None]:
+    """For work outside transactions: a database that is not there is DatabaseUnavailable."""
+    try:
+        yield
+    except PyMongoError as error:
+        if is_unavailable(error):
+            raise DatabaseUnavailable(str(error)) from error
+        raise
+
+
+@contextmanager
+def lossy() -> Iterator[None]:
+    """For work inside a transaction: as `reachable`, and a lost one is TransactionLost."""
+    try:
+        yield
+    except PyMongoError as error:
+        translated = translate(error)
+        if translated is error:
+            raise
+        raise translated from error
+
+
+def translate(error: PyMongoError) -> Exception:
+    """`error` of a transaction as one of this module's, or itself."""
+    # Losing the connection is labelled transient too; that is not a conflict, so it is first.
+    if is_unavailable(error):
+        return DatabaseUnavailable(str(error))
+    kind = _lost_kind(error)
+    return error if kind is None else TransactionLost(kind, str(error))
+
+
+def raise_write_errors(answer: Mapping[str, Any]) -> None:
+    """Raise the failure that a write command's `ok: 1` answer may still carry."""
     failures = answer.get("writeErrors")
-    if not failures:
-        return None
-    first = failures[0]
-    return translate(WriteError(first.get("errmsg", "write refused"), first.get("code"), first))
+    if failures:
+        first = failures[0]
+        raise WriteError(first.get("errmsg", "write refused"), first.get("code"), first)
 
 
 def commit_unknown(error: PyMongoError) -> bool:
     """Whether a failed commit may nevertheless have happened, so that asking again is right."""
     return error.has_error_label(_COMMIT_UNKNOWN)
+
+
+def _lost_kind(error: PyMongoError) -> LostKind | None:
+    if not isinstance(error, OperationFailure):
+        return None
+    if error.code == DUPLICATE_KEY:
+        return "duplicate"
+    if error.code == WRITE_CONFLICT or error.has_error_label(_TRANSIENT):
+        return "conflict"
+    return None

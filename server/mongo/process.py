@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ STOP_TIMEOUT_SECONDS = 15
 MAX_LOG_BYTES = 16 * 1024 * 1024
 SLOW_OPERATION_MS = 1_000
 OPLOG_MEGABYTES = 1_024
+# Metrics for MongoDB's support: writes that nobody here reads.
+_PARAMETERS = {"diagnosticDataCollectionEnabled": "false"}
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "TZ")
 
 
@@ -49,28 +52,46 @@ class Layout:
         return self.data_dir / "mongod.owner"
 
 
-async def spawn(layout: Layout, cache_gigabytes: float) -> asyncio.subprocess.Process:
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """WiredTiger's cache, and server parameters beside the ones that are always set."""
+
+    cache_gigabytes: float
+    parameters: Mapping[str, str]
+
+
+async def spawn(layout: Layout, tuning: Tuning) -> asyncio.subprocess.Process:
     """Start mongod and return once it listens. EmbeddedMongodFailed when it does not."""
     program = find_mongod()
-    _bound_log(layout.log)
-    with layout.output.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *_dying_with_us(),
-            str(program),
-            *_arguments(layout, cache_gigabytes),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            # A Ctrl-C in the terminal is for the server, which then ends mongod in order.
-            start_new_session=True,
-            env={name: os.environ[name] for name in _INHERITED if name in os.environ},
-        )
+    try:
+        process = await _execute(program, layout, tuning)
+    except OSError as error:
+        raise EmbeddedMongodFailed(
+            f"mongod cannot be started on {layout.data_dir}: {error.strerror}"
+        ) from error
     try:
         await _until_listening(process, layout, program)
     except BaseException:
         await end(process)
         raise
     return process
+
+
+async def _execute(program: Path, layout: Layout, tuning: Tuning) -> asyncio.subprocess.Process:
+    _bound_log(layout.log)
+    with layout.output.open("wb") as output:
+        return await asyncio.create_subprocess_exec(
+            *_dying_with_us(),
+            str(program),
+            *_arguments(layout, tuning),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # A Ctrl-C in the terminal is for the server, which then ends mongod in order.
+            start_new_session=True,
+            # None of the server's secrets.
+            env={name: os.environ[name] for name in _INHERITED if name in os.environ},
+        )
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
@@ -97,7 +118,8 @@ def _dying_with_us() -> list[str]:
     return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
 
 
-def _arguments(layout: Layout, cache_gigabytes: float) -> list[str]:
+def _arguments(layout: Layout, tuning: Tuning) -> list[str]:
+    parameters = {**_PARAMETERS, **tuning.parameters}
     return [
         "--dbpath",
         str(layout.database),
@@ -113,7 +135,7 @@ def _arguments(layout: Layout, cache_gigabytes: float) -> list[str]:
         "--networkMessageCompressors",
         "disabled",
         "--wiredTigerCacheSizeGB",
-        str(cache_gigabytes),
+        str(tuning.cache_gigabytes),
         "--oplogSize",
         str(OPLOG_MEGABYTES),
         "--logpath",
@@ -122,9 +144,7 @@ def _arguments(layout: Layout, cache_gigabytes: float) -> list[str]:
         "--quiet",
         "--slowms",
         str(SLOW_OPERATION_MS),
-        # Metrics for MongoDB's support: writes that nobody here reads.
-        "--setParameter",
-        "diagnosticDataCollectionEnabled=false",
+        *(f"--setParameter={name}={value}" for name, value in parameters.items()),
     ]
 
 
@@ -135,7 +155,10 @@ async def _until_listening(
         async with asyncio.timeout(LISTEN_TIMEOUT_SECONDS):
             while not await _listens(layout.socket):
                 if process.returncode is not None:
-                    raise EmbeddedMongodFailed(explain(process.returncode, program, layout))
+                    code = process.returncode
+                    raise EmbeddedMongodFailed(
+                        await asyncio.to_thread(explain, code, program, layout)
+                    )
                 await asyncio.sleep(LISTEN_POLL_SECONDS)
     except TimeoutError:
         raise EmbeddedMongodFailed(
