@@ -81,7 +81,8 @@ class KeyAuthenticator:
 
     async def run(self) -> None:
         """Refresh until cancelled. Survives anything, the database going away included."""
-        while not _is_cancelled():
+        while True:
+            _raise_if_cancelled()
             await asyncio.sleep(REFRESH_INTERVAL_SECONDS)
             try:
                 await self.refresh()
@@ -166,8 +167,9 @@ class KeyAuthenticator:
         self._database_away = False
 
 
-def _is_cancelled() -> bool:
+def _raise_if_cancelled() -> None:
     # In Python 3.11 asyncio.wait_for, which the driver awaits, can swallow a
     # cancellation that arrives with its result; the count of requests remains.
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

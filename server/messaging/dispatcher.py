@@ -18,7 +18,6 @@ class Dispatcher:
         self._store = OutboxStore(database, clock)
         self._consumers = consumers
         self._clock = clock
-        self._stopped = asyncio.Event()
         self._loops: tuple[ConsumerLoop, ...] | None = None
 
     def wake(self) -> None:
@@ -26,16 +25,18 @@ class Dispatcher:
         for loop in self._loops or ():
             loop.woken.set()
 
-    def stop(self) -> None:
-        """Let `run` return: messages in hand are finished, the rest of their batch given back."""
-        self._stopped.set()
-        self.wake()
-
     async def run(self) -> None:
-        """Dispatch until `stop`, or until cancelled. Survives the database going away."""
+        """Dispatch until cancelled. Survives the database going away.
+
+        Cancelled, it marks what was handled and gives the rest back, so that
+        the next process need not wait for leases to run out.
+        """
+        loops = self._begin()
         async with asyncio.TaskGroup() as tasks:
-            for loop in self._begin():
+            for loop in loops:
                 tasks.create_task(loop.run(), name=f"outbox-{loop.name}")
+            if not loops:
+                await asyncio.Event().wait()
 
     async def run_once(self) -> int:
         """One batch for each consumer; how many messages were taken.
@@ -48,7 +49,7 @@ class Dispatcher:
     def _begin(self) -> tuple[ConsumerLoop, ...]:
         if self._loops is None:
             self._loops = tuple(
-                ConsumerLoop(consumer, self._store, self._clock, self._stopped)
+                ConsumerLoop(consumer, self._store, self._clock)
                 for consumer in self._consumers.seal()
             )
         return self._loops

@@ -18,6 +18,7 @@ BATCH_SIZE = 32
 POLL_INTERVAL_SECONDS = 1.0
 """For rows that nobody woke us for: another process's, or from before a crash."""
 HANDLE_TIMEOUT_SECONDS = 10.0
+LEAVE_TIMEOUT_SECONDS = 2.0
 MAX_ATTEMPTS = 10
 FIRST_RETRY_MS = 1_000
 MAX_RETRY_MS = 300_000
@@ -29,31 +30,30 @@ _MAX_DOUBLINGS = 10
 class ConsumerLoop:
     """One consumer's messages, one after the other, a batch at a time."""
 
-    def __init__(
-        self, consumer: Consumer, store: OutboxStore, clock: Clock, stopped: asyncio.Event
-    ) -> None:
+    def __init__(self, consumer: Consumer, store: OutboxStore, clock: Clock) -> None:
         self.name = consumer.name
         self.woken = asyncio.Event()
         self._consumer = consumer
         self._store = store
         self._clock = clock
-        self._stopped = stopped
         self._failures = 0
 
     async def run(self) -> None:
-        """Until stopped or cancelled, whatever happens."""
-        while not self._stopped.is_set() and not _is_cancelled():
+        """Until cancelled, whatever happens."""
+        while True:
             # Cleared before looking: a wake while we look is not lost.
             self.woken.clear()
             try:
                 taken = await self.run_once()
             except Exception as error:  # noqa: BLE001 - noted, and tried again after a pause
+                _raise_if_cancelled()
                 self._note(error)
-                await _wait(self._stopped, _pause_seconds(self._failures))
+                await asyncio.sleep(_pause_seconds(self._failures))
             else:
+                _raise_if_cancelled()
                 self._failures = 0
                 if taken < BATCH_SIZE:
-                    await _wait(self.woken, POLL_INTERVAL_SECONDS)
+                    await self._wait_for_work()
 
     async def run_once(self) -> int:
         """One batch; how many messages were taken."""
@@ -62,26 +62,46 @@ class ConsumerLoop:
             await self._work(claim)
         return len(claim.messages)
 
+    async def _wait_for_work(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_INTERVAL_SECONDS):
+                await self.woken.wait()
+
     async def _work(self, claim: Claim) -> None:
-        waiting = deque(claim.messages)
-        done: list[ObjectId] = []
-        away: ConsumerUnavailable | None = None
-        while waiting and away is None and self._may_begin(claim):
+        waiting, done = deque(claim.messages), list[ObjectId]()
+        try:
+            away = await self._handle_all(claim, waiting, done)
+        except asyncio.CancelledError:
+            # As well as it goes in a moment; otherwise the lease runs out.
+            with suppress(Exception):
+                async with asyncio.timeout(LEAVE_TIMEOUT_SECONDS):
+                    await self._leave(claim, waiting, done)
+            raise
+        await self._leave(claim, waiting, done)
+        if away is not None:
+            raise away
+
+    async def _handle_all(
+        self, claim: Claim, waiting: deque[Message], done: list[ObjectId]
+    ) -> ConsumerUnavailable | None:
+        """Move messages from `waiting` to `done` or elsewhere; why it had to end early, if so."""
+        while waiting and self._may_begin(claim):
             try:
                 if await self._handle(claim, waiting[0]):
                     done.append(waiting[0].id)
-                waiting.popleft()
             except ConsumerUnavailable as error:
-                away = error
+                return error
+            waiting.popleft()
+        return None
+
+    async def _leave(self, claim: Claim, waiting: deque[Message], done: list[ObjectId]) -> None:
         await self._store.done(claim, done)
         await self._store.release(claim, [message.id for message in waiting])
-        if away is not None:
-            raise away
 
     def _may_begin(self, claim: Claim) -> bool:
         """Whether there is time for one more message before the lease is over."""
         latest_end = self._clock() + HANDLE_TIMEOUT_SECONDS * 1_000
-        return latest_end < claim.until and not self._stopped.is_set() and not _is_cancelled()
+        return latest_end < claim.until and not _is_cancelled()
 
     async def _handle(self, claim: Claim, message: Message) -> bool:
         """Whether the message is to be marked done; a failed one is put off or buried here."""
@@ -150,14 +170,13 @@ def _pause_seconds(failures: int) -> float:
     return min(doubled, MAX_PAUSE_SECONDS)
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-
-
 def _is_cancelled() -> bool:
     # In Python 3.11 asyncio.wait_for, which the driver awaits, can swallow a
     # cancellation that arrives with its result; the count of requests remains.
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _raise_if_cancelled() -> None:
+    if _is_cancelled():
+        raise asyncio.CancelledError

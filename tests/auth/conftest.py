@@ -5,26 +5,12 @@ import pytest
 from server.auth.service import AuthService
 from server.auth.store import COLLECTIONS
 from server.mongo.database import Database
-
-START_TIME = 1_800_000_000_000
-
-
-class ManualClock:
-    """Stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = START_TIME
-
-    def __call__(self) -> int:
-        return self.now
-
-    def advance(self, milliseconds: int) -> None:
-        self.now += milliseconds
+from tests.serving import ManualClock
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
+def clock(manual_clock: ManualClock) -> ManualClock:
+    return manual_clock
 
 
 NewService = Callable[..., AuthService]

@@ -14,9 +14,10 @@ from server.auth.service import OPERATOR, AuthService
 from server.auth.store import KeyFilter
 from server.kernel.errors import DomainError, Reason
 from server.mongo.database import Database
+from tests.serving import ManualClock
 
 if TYPE_CHECKING:
-    from tests.auth.conftest import ManualClock, NewService
+    from tests.auth.conftest import NewService
 
 CREATOR = "platform"
 WANTED = NewApiKey("r-1", "partner", "backend", ("wallet.read", "usage.write"))
@@ -89,7 +90,7 @@ class TestCreateKey:
     async def test_a_key_that_would_be_born_dead_is_refused(
         self, service: AuthService, clock: ManualClock, age_ms: int
     ) -> None:
-        wanted = dataclasses.replace(WANTED, expires_time=clock.now - age_ms)
+        wanted = dataclasses.replace(WANTED, expires_time=clock.now_ms - age_ms)
         refusal = await refusal_of(service.create_key(CREATOR, wanted))
         assert refusal.reason is Reason.FIELD_INVALID
         assert refusal.metadata == {"field": "expires_time"}
@@ -97,7 +98,7 @@ class TestCreateKey:
     async def test_a_replay_after_expiry_is_still_a_replay(
         self, service: AuthService, clock: ManualClock
     ) -> None:
-        wanted = dataclasses.replace(WANTED, expires_time=clock.now + 1_000)
+        wanted = dataclasses.replace(WANTED, expires_time=clock.now_ms + 1_000)
         first = await service.create_key(CREATOR, wanted)
         clock.advance(2_000)
         assert await service.create_key(CREATOR, wanted) == first
@@ -163,7 +164,7 @@ class TestRevokeKey:
     ) -> None:
         created = await service.create_key(CREATOR, WANTED)
         first = await service.revoke_key(created.api_key.id)
-        assert first.revoked_time == clock.now
+        assert first.revoked_time == clock.now_ms
         clock.advance(1_000)
         assert await service.revoke_key(created.api_key.id) == first
 

@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import error_details_pb2, status_pb2
 from zaaz.auth.v1 import auth_service_pb2 as pb
 from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceStub, add_AuthServiceServicer_to_server
 
@@ -21,6 +20,7 @@ from server.rpc.drain import Drain
 from server.rpc.interceptor import Edge
 from server.rpc.server import RpcServer
 from server.rpc.telemetry import Telemetry
+from tests.serving import reason_of as reason_in
 
 
 class Api:
@@ -58,16 +58,6 @@ async def api(service: AuthService) -> AsyncIterator[Api]:
     async with grpc.aio.insecure_channel(str(address)) as channel:
         yield Api(channel, admin.key)
     await server.stop()
-
-
-def reason_in(error: grpc.aio.AioRpcError) -> str:
-    """The ErrorReason that an error status carries."""
-    details = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
-    assert isinstance(details, bytes)
-    info = error_details_pb2.ErrorInfo()
-    status = status_pb2.Status.FromString(details)
-    assert any(detail.Unpack(info) for detail in status.details)
-    return str(info.reason)
 
 
 async def reason_of(call: object) -> str:

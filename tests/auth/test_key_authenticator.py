@@ -23,9 +23,10 @@ from server.kernel.principal import Principal
 from server.mongo.client import connect
 from server.mongo.database import Database
 from server.mongo.embedded import EmbeddedMongod
+from tests.serving import ManualClock
 
 if TYPE_CHECKING:
-    from tests.auth.conftest import ManualClock, NewService
+    from tests.auth.conftest import NewService
 
 BOUND_SECONDS = 10
 
@@ -71,7 +72,7 @@ class TestAuthenticate:
         assert await reason_of(service, wrong) is Reason.CREDENTIALS_INVALID
 
     async def test_expiry_needs_no_refresh(self, service: AuthService, clock: ManualClock) -> None:
-        wanted = NewApiKey("r", "partner", "", ("admin",), clock.now + 1_000)
+        wanted = NewApiKey("r", "partner", "", ("admin",), clock.now_ms + 1_000)
         created = await service.create_key("platform", wanted)
         clock.advance(999)
         assert await service.authenticate(created.key)
@@ -174,7 +175,7 @@ class TestRefresh:
     async def test_streams_of_an_expired_key_end(
         self, service: AuthService, clock: ManualClock
     ) -> None:
-        wanted = NewApiKey("r", "partner", "", ("admin",), clock.now + 1_000)
+        wanted = NewApiKey("r", "partner", "", ("admin",), clock.now_ms + 1_000)
         created = await service.create_key("platform", wanted)
         end = Mock()
         service.watch(await service.authenticate(created.key), end)
@@ -226,7 +227,8 @@ class TestRefresh:
         async with asyncio.timeout(BOUND_SECONDS):
             await refreshing.wait()
             task.cancel()
-            await task
+            with pytest.raises(asyncio.CancelledError):
+                await task
 
 
 @pytest.fixture

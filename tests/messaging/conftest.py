@@ -11,19 +11,7 @@ from server.messaging.dispatcher import Dispatcher
 from server.messaging.outbox import OUTBOX, Outbox
 from server.messaging.store import COLLECTIONS
 from server.mongo.database import Database
-
-
-class ManualClock:
-    """Stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000_000
-
-    def __call__(self) -> int:
-        return self.now
-
-    def advance(self, milliseconds: int) -> None:
-        self.now += milliseconds
+from tests.serving import ManualClock
 
 
 class House:
@@ -68,8 +56,8 @@ class Reader:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
+def clock(manual_clock: ManualClock) -> ManualClock:
+    return manual_clock
 
 
 @pytest.fixture

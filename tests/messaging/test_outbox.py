@@ -8,9 +8,10 @@ import pytest
 
 from server.messaging.outbox import OUTBOX
 from server.messaging.store import LEASE_MS, OutboxStore
+from tests.serving import ManualClock
 
 if TYPE_CHECKING:
-    from tests.messaging.conftest import House, ManualClock, Reader
+    from tests.messaging.conftest import House, Reader
 
 
 class TestDocument:
