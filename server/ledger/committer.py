@@ -20,7 +20,7 @@ from server.ledger.draft import Draft, Known
 from server.ledger.jobs import Job
 from server.ledger.model import Wallet, Writer
 from server.ledger.queue import MAX_BATCH_ENTRIES, JobQueue
-from server.ledger.store import LedgerStore
+from server.ledger.store import LedgerStore, Writes
 from server.mongo.errors import DatabaseUnavailable, TransactionLost
 
 MAX_CACHED_WALLETS = 200_000
@@ -33,6 +33,9 @@ UNAVAILABLE_RETRY_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 SPECULATE_ENTRIES = MAX_BATCH_ENTRIES // 4
 """With so many waiting, the next batch is applied while the last is being written."""
+
+SLICE_ENTRIES = 500
+"""Entries that are applied in one go; then the loop may look to other work."""
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -80,11 +83,11 @@ class Committer:
                     flight = None
                     continue
                 jobs = self._queue.take()
-                draft = await self._try_draft(jobs)
-                if flight is not None and not await self._land(flight, on_top=draft):
-                    draft = None
-                flight = None if draft is None else self._take_off(jobs, draft)
-                if draft is None:
+                plan = await self._try_plan(jobs)
+                if flight is not None and not await self._land(flight, on_top=plan):
+                    plan = None
+                flight = None if plan is None else self._take_off(plan)
+                if plan is None:
                     await self._recover(jobs)
         finally:
             if flight is not None:
@@ -100,25 +103,21 @@ class Committer:
         finally:
             backlog.cancel()
 
-    async def _try_draft(self, jobs: _Jobs) -> Draft | None:
+    async def _try_plan(self, jobs: _Jobs) -> "_Plan | None":
         """The jobs applied; None when that failed."""
         try:
-            return await self._draft(jobs, Known())
+            return await self._plan(jobs, Known())
         except DatabaseUnavailable as lost:
             _note_lost(lost)
         except Exception:  # noqa: BLE001  one bad batch must not end the committer
             _log.exception("a ledger batch could not be applied")
         return None
 
-    def _take_off(self, jobs: _Jobs, draft: Draft) -> "_Flight":
-        return _Flight(jobs, draft, asyncio.create_task(self._write(draft)))
+    def _take_off(self, plan: "_Plan") -> "_Flight":
+        return _Flight(plan, asyncio.create_task(self._store.write(plan.writes)))
 
-    async def _write(self, draft: Draft) -> None:
-        if not draft.is_empty:
-            await self._store.write(draft)
-
-    async def _land(self, flight: "_Flight", on_top: Draft | None = None) -> bool:
-        """Answers a written batch. False: it was lost, and so is the draft made on top of it."""
+    async def _land(self, flight: "_Flight", on_top: "_Plan | None" = None) -> bool:
+        """Answers a written batch. False: it was lost, and so is the plan made on top of it."""
         try:
             await flight.task
         except (TransactionLost, DatabaseUnavailable) as lost:
@@ -126,10 +125,10 @@ class Committer:
         except Exception:  # noqa: BLE001  one bad batch must not end the committer
             _log.exception("a ledger batch could not be written")
         else:
-            _answer(flight.jobs)
+            _answer(flight.plan.jobs)
             return True
-        self._forget(flight.draft, on_top)
-        await self._recover(flight.jobs)
+        self._forget(flight.plan, on_top)
+        await self._recover(flight.plan.jobs)
         return False
 
     async def _recover(self, jobs: _Jobs) -> None:
@@ -156,20 +155,20 @@ class Committer:
         """Commits and answers the jobs; else why that cannot be done for all of them together."""
         conflicts, delays = 0, iter(UNAVAILABLE_RETRY_SECONDS)
         while conflicts < MAX_CONFLICTS:
-            draft: Draft | None = None
+            plan: _Plan | None = None
             try:
-                draft = await self._draft(jobs, await self._known(jobs))
-                await self._write(draft)
+                plan = await self._plan(jobs, await self._known(jobs))
+                await self._store.write(plan.writes)
             except TransactionLost:
                 conflicts += 1
-                self._forget(draft)
+                self._forget(plan)
             except DatabaseUnavailable:
-                self._forget(draft)
+                self._forget(plan)
                 if (delay := next(delays, None)) is None:
                     return _unavailable()
                 await asyncio.sleep(delay)
             except BaseException:
-                self._forget(draft)
+                self._forget(plan)
                 raise
             else:
                 _answer(jobs)
@@ -181,15 +180,22 @@ class Committer:
         entry_ids = [entry_id for job in jobs for entry_id in job.entry_ids]
         return await self._store.known(request_keys, entry_ids)
 
-    async def _draft(self, jobs: _Jobs, known: Known) -> Draft:
-        """Applies the jobs in order and remembers the wallets as the draft leaves them."""
+    async def _plan(self, jobs: _Jobs, known: Known) -> "_Plan":
+        """Applies the jobs in order and remembers the wallets as that leaves them."""
         wallets = await self._load_wallets(jobs)
         writers = await self._load_writers(jobs)
         draft = Draft(wallets, writers, known, self._clock())
+        applied = 0
         for job in jobs:
             job.apply(draft)
+            applied += job.size
+            if applied >= SLICE_ENTRIES:
+                # The transaction on its way has its next command to send.
+                applied = 0
+                await asyncio.sleep(0)
+        plan = _Plan(jobs, draft, await self._store.prepare(draft))
         self._remember(draft)
-        return draft
+        return plan
 
     async def _load_wallets(self, jobs: _Jobs) -> dict[str, Wallet]:
         user_ids = {user_id for job in jobs for user_id in job.user_ids}
@@ -221,21 +227,28 @@ class Committer:
         _trim(cached, MAX_CACHED_WALLETS)
         _trim(self._writers, MAX_CACHED_WRITERS)
 
-    def _forget(self, *drafts: Draft | None) -> None:
-        """Drops what lost drafts started from and left: both may be wrong."""
-        for draft in drafts:
-            if draft is not None:
-                for user_id in (*draft.before, *draft.after):
+    def _forget(self, *plans: "_Plan | None") -> None:
+        """Drops what lost plans started from and left: both may be wrong."""
+        for plan in plans:
+            if plan is not None:
+                for user_id in (*plan.draft.before, *plan.draft.after):
                     self._wallets.pop(user_id, None)
-                for key in draft.writers_before:
+                for key in plan.draft.writers_before:
                     self._writers.pop(key, None)
+
+
+class _Plan(NamedTuple):
+    """A batch that is applied and not yet on its way."""
+
+    jobs: _Jobs
+    draft: Draft
+    writes: Writes
 
 
 class _Flight(NamedTuple):
     """A batch whose transaction is on its way."""
 
-    jobs: _Jobs
-    draft: Draft
+    plan: _Plan
     task: asyncio.Task[None]
 
 

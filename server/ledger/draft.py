@@ -68,13 +68,6 @@ class Draft:
         self._known = known
         self._keyed: dict[bytes, Entry] = {}
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to write."""
-        return not (
-            self.after or self.writers or self.rejected or self.settled_rejections or self.requests
-        )
-
     def find_wallet(self, user_id: str) -> Wallet | None:
         """The wallet as this batch has left it so far."""
         return self.after.get(user_id) or self.before.get(user_id)

@@ -1,5 +1,6 @@
 """The ledger's collections. Owns every write to a wallet."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from server.ledger.documents import (
     wallet_update,
     writer_from,
 )
-from server.ledger.draft import Draft, Known, RequestRow
+from server.ledger.draft import Draft, Known, RejectedUsage, RequestRow
 from server.ledger.model import Entry, Wallet, Writer
 from server.mongo.database import Database
 from server.mongo.errors import TransactionLost, reachable
@@ -27,6 +28,9 @@ from server.mongo.transaction import Tx
 
 REJECTED_DAYS = 30
 """For how long an event that could not be settled is kept."""
+
+SLICE_ENTRIES = 500
+"""Entries whose documents are made in one go; then the loop may look to other work."""
 
 WALLETS = "user_wallets"
 ENTRIES = "credits_transactions"
@@ -73,6 +77,19 @@ class OutboxDocument(NamedTuple):
 
     collection: str
     document: Mapping[str, Any]
+
+
+class Writes(NamedTuple):
+    """A draft as documents, ready to be sent."""
+
+    new_wallets: list[Document]
+    wallets: list[Document]
+    entries: list[Document]
+    requests: list[Document]
+    writers: list[Document]
+    rejected: list[Document]
+    settled_rejections: list[ObjectId]
+    announcement: OutboxDocument | None
 
 
 Announce = Callable[[str, Document], OutboxDocument | None]
@@ -126,93 +143,107 @@ class LedgerStore:
             found = self._database.collection(collection).find({field: {"$in": wanted}})
             return await found.to_list()
 
-    async def write(self, draft: Draft) -> None:
-        """Commits the draft. TransactionLost or DatabaseUnavailable: nothing of it is promised."""
+    async def prepare(self, draft: Draft) -> Writes:
+        """Everything that the draft comes to, as documents.
+
+        Apart from `write` because it is work for this process alone: it is done
+        while mongod is still busy with the batch before, in slices.
+        """
+        entries: list[Document] = []
+        for start in range(0, len(draft.entries), SLICE_ENTRIES):
+            entries += map(entry_document, draft.entries[start : start + SLICE_ENTRIES])
+            await asyncio.sleep(0)
+        return Writes(
+            new_wallets=[
+                wallet_document(wallet)
+                for user_id, wallet in draft.after.items()
+                if user_id not in draft.before
+            ],
+            wallets=[
+                wallet_update(draft.before[user_id], wallet)
+                for user_id, wallet in draft.after.items()
+                if user_id in draft.before
+            ],
+            entries=entries,
+            requests=[_request_document(row, draft.now_ms) for row in draft.requests.values()],
+            writers=[
+                _writer_update(draft.writers_before[key], writer)
+                for key, writer in draft.writers.items()
+            ],
+            rejected=[_rejected_update(row, draft.now_ms) for row in draft.rejected.values()],
+            settled_rejections=draft.settled_rejections,
+            announcement=self._announcement(draft),
+        )
+
+    async def write(self, writes: Writes) -> None:
+        """One transaction. TransactionLost or DatabaseUnavailable: nothing of it is promised."""
         async with self._database.transaction() as tx:
-            await self._write_wallets(tx, draft)
-            if draft.entries:
-                await tx.insert(ENTRIES, [entry_document(entry) for entry in draft.entries])
-            if draft.requests:
-                await tx.insert(
-                    REQUESTS, [_request_document(r, draft) for r in draft.requests.values()]
-                )
-            await self._write_writers(tx, draft)
-            await self._write_rejected(tx, draft)
-            await self._write_outbox(tx, draft)
+            # The longest first: the next batch is planned meanwhile. It also finds duplicates.
+            if writes.entries:
+                await tx.insert(ENTRIES, writes.entries)
+            if writes.requests:
+                await tx.insert(REQUESTS, writes.requests)
+            if writes.new_wallets:
+                await tx.insert(WALLETS, writes.new_wallets)
+            await _update_guarded(tx, WALLETS, writes.wallets)
+            await _update_guarded(tx, WRITERS, writes.writers)
+            if writes.rejected:
+                await tx.update(REJECTED, writes.rejected)
+            if writes.settled_rejections:
+                await tx.delete(REJECTED, [{"_id": {"$in": writes.settled_rejections}}])
+            if writes.announcement is not None:
+                await tx.insert(writes.announcement.collection, [writes.announcement.document])
 
-    async def _write_wallets(self, tx: Tx, draft: Draft) -> None:
-        made = [w for user_id, w in draft.after.items() if user_id not in draft.before]
-        changed = [
-            wallet_update(draft.before[user_id], wallet)
-            for user_id, wallet in draft.after.items()
-            if user_id in draft.before
-        ]
-        if made:
-            await tx.insert(WALLETS, [wallet_document(wallet) for wallet in made])
-        if changed and await tx.update(WALLETS, changed) != len(changed):
-            raise TransactionLost("conflict", "a wallet has changed since it was read")
-
-    async def _write_writers(self, tx: Tx, draft: Draft) -> None:
-        updates = [
-            {
-                "q": {
-                    "_id": key,
-                    "epoch": writer.epoch,
-                    "next_offset": draft.writers_before[key].next_offset,
-                },
-                "u": {"$set": {"next_offset": writer.next_offset}},
-            }
-            for key, writer in draft.writers.items()
-        ]
-        if updates and await tx.update(WRITERS, updates) != len(updates):
-            raise TransactionLost("conflict", "a stream writer has moved since it was read")
-
-    async def _write_rejected(self, tx: Tx, draft: Draft) -> None:
-        expires = date(draft.now_ms + REJECTED_DAYS * DAY_MS)
-        updates = [
-            {
-                "q": {"_id": rejected.id},
-                "u": {
-                    "$set": {"error": error_document(rejected.error)},
-                    "$setOnInsert": {
-                        "client_id": rejected.client_id,
-                        "user_id": rejected.user_id,
-                        "event": rejected.payload,
-                        "created_time": date(draft.now_ms),
-                        "expires_time": expires,
-                    },
-                },
-                "upsert": True,
-            }
-            for rejected in draft.rejected.values()
-        ]
-        if updates:
-            await tx.update(REJECTED, updates)
-        if draft.settled_rejections:
-            await tx.delete(REJECTED, [{"_id": {"$in": draft.settled_rejections}}])
-
-    async def _write_outbox(self, tx: Tx, draft: Draft) -> None:
+    def _announcement(self, draft: Draft) -> OutboxDocument | None:
         if not draft.after:
-            return
+            return None
         wallets = [
             {
-                "user_id": user_id,
+                "user_id": wallet.profile.user_id,
                 "sequence": wallet.sequence,
                 "credits_micros": wallet.credits_micros,
                 "held_micros": wallet.held_micros,
             }
-            for user_id, wallet in draft.after.items()
+            for wallet in draft.after.values()
         ]
-        row = self._announce(WALLET_CHANGED, {"wallets": wallets})
-        if row is not None:
-            await tx.insert(row.collection, [row.document])
+        return self._announce(WALLET_CHANGED, {"wallets": wallets})
 
 
-def _request_document(row: RequestRow, draft: Draft) -> Document:
+async def _update_guarded(tx: Tx, collection: str, updates: list[Document]) -> None:
+    """Each update names the state that it starts from: one that matches nothing came too late."""
+    if updates and await tx.update(collection, updates) != len(updates):
+        raise TransactionLost("conflict", f"a row of {collection} has changed since it was read")
+
+
+def _writer_update(before: Writer, after: Writer) -> Document:
+    return {
+        "q": {"_id": before.key, "epoch": after.epoch, "next_offset": before.next_offset},
+        "u": {"$set": {"next_offset": after.next_offset}},
+    }
+
+
+def _rejected_update(rejected: RejectedUsage, now_ms: int) -> Document:
+    return {
+        "q": {"_id": rejected.id},
+        "u": {
+            "$set": {"error": error_document(rejected.error)},
+            "$setOnInsert": {
+                "client_id": rejected.client_id,
+                "user_id": rejected.user_id,
+                "event": rejected.payload,
+                "created_time": date(now_ms),
+                "expires_time": date(now_ms + REJECTED_DAYS * DAY_MS),
+            },
+        },
+        "upsert": True,
+    }
+
+
+def _request_document(row: RequestRow, now_ms: int) -> Document:
     document: Document = {
         "_id": row.key,
         "fingerprint": row.fingerprint,
-        "created_time": date(draft.now_ms),
+        "created_time": date(now_ms),
     }
     if row.entry is not None:
         document["entry_id"] = row.entry.id
