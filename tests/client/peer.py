@@ -59,6 +59,14 @@ class Writer:
         return [event.usage_key for event in self.events]
 
 
+@dataclass
+class Inbox:
+    """Frames of one stream that were received."""
+
+    frames: asyncio.Queue[pb.UsageFrame | None] = field(default_factory=asyncio.Queue)
+    unanswered: int = 0
+
+
 Script = Callable[[int], Do]
 
 
@@ -100,6 +108,8 @@ class Peer(UsageServiceServicer):
         self.gate.set()
         self.received = asyncio.Condition()
         self.received_frames = 0
+        self.most_inflight_frames = 0
+        """The most frames that were unanswered at a time."""
         self.services: list[Callable[[grpc.aio.Server], None]] = []
         """What else its server offers."""
         self.credentials: grpc.ServerCredentials | None = None
@@ -141,16 +151,17 @@ class Peer(UsageServiceServicer):
         first = await context.read()
         writer = await self._open(first, context)
         generation = writer.generation
-        inbox: asyncio.Queue[pb.UsageFrame | None] = asyncio.Queue()
+        inbox = Inbox()
         reader = asyncio.create_task(self._read(context, inbox))
         try:
-            while (frame := await inbox.get()) is not None:
+            while (frame := await inbox.frames.get()) is not None:
                 await self.gate.wait()
                 if writer.generation != generation:
                     await self._abort(context, _ENDS[Do.FENCE])
                 self.frames += 1
                 if await self._handle(writer, frame, context):
                     return
+                inbox.unanswered -= 1
         finally:
             reader.cancel()
             await asyncio.wait({reader})
@@ -168,13 +179,15 @@ class Peer(UsageServiceServicer):
         await context.write(pb.IngestUsageResponse(opened=opened))
         return writer
 
-    async def _read(self, context: Stream, inbox: asyncio.Queue[pb.UsageFrame | None]) -> None:
+    async def _read(self, context: Stream, inbox: Inbox) -> None:
         async for request in iter_requests(context):
-            inbox.put_nowait(request.frame)
+            inbox.frames.put_nowait(request.frame)
+            inbox.unanswered += 1
+            self.most_inflight_frames = max(self.most_inflight_frames, inbox.unanswered)
             async with self.received:
                 self.received_frames += 1
                 self.received.notify_all()
-        inbox.put_nowait(None)
+        inbox.frames.put_nowait(None)
 
     async def _handle(self, writer: Writer, frame: pb.UsageFrame, context: Stream) -> bool:
         """Whether the stream is over."""
@@ -195,7 +208,7 @@ class Peer(UsageServiceServicer):
             case Do.DRAIN:
                 drain = pb.UsageStreamDrain(next_offset=writer.next_offset)
                 await context.write(pb.IngestUsageResponse(drain=drain))
-                return True
+                await asyncio.Event().wait()  # the client is the one to leave
             case Do.END:
                 return True
             case Do.DROP_BEFORE:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import grpc
 import pytest
+from zaaz.credits.v1.usage_service_pb2 import UsageFrameAck
 from zaaz_client import (
     BufferFull,
     OffsetOutOfRange,
@@ -20,6 +21,8 @@ from zaaz_client import (
     ZaazError,
 )
 from zaaz_client.errors import ApiKeyRevoked, FrameSizeInvalid, InternalError, MessageTooLarge
+from zaaz_client.usage_queue import Frame
+from zaaz_client.usage_results import UsageResults
 
 from .peer import KEY, Do, Peer, event, keys, script, status
 
@@ -46,6 +49,7 @@ async def test_delivers_in_order_and_sends_the_key(peer: Peer, client: ZaazClien
     assert peer.writers["w"].events[3] == event(3)
     assert peer.metadata[0]["authorization"] == f"Bearer {KEY}"
     assert peer.opens == 1
+    assert peer.most_inflight_frames <= peer.max_inflight_frames
 
 
 @pytest.mark.parametrize(
@@ -68,8 +72,12 @@ async def test_trouble_at_any_frame_loses_and_repeats_nothing(
     for frame in range(EVENTS // peer.max_frame_events + 1):
         peer.writers.clear()
         peer.script = script([*[Do.ACK] * frame, trouble])
+        opens = peer.opens
         await deliver(client)
         assert peer.writers["w"].keys == keys(EVENTS), frame
+        disturbed = frame * peer.max_frame_events < EVENTS
+        in_place = trouble in {Do.REJECT, Do.THROTTLE} or not disturbed
+        assert peer.opens - opens == (1 if in_place else 2), frame
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -146,7 +154,7 @@ async def test_what_cannot_be_repaired_is_raised_everywhere(
     peer.script = script([Do.ACK], then=end)
     stream = client.usage_stream("w", settings=QUICK)
     with pytest.raises(raised):
-        async with stream:
+        async with asyncio.timeout(30), stream:
             await stream.send_many(event(index) for index in range(25))
     for call in (stream.flush, stream.close):
         with pytest.raises(raised):
@@ -186,6 +194,8 @@ async def test_send_waits_when_nothing_is_acknowledged(peer: Peer, client: ZaazC
     async with asyncio.timeout(30), client.usage_stream("w", settings=settings) as stream:
         sender = asyncio.create_task(stream.send_many(event(index) for index in range(300)))
         await peer.wait_received(peer.max_inflight_frames)
+        async with client.usage_stream("another"):  # a round trip, for any frame too many
+            assert peer.most_inflight_frames == peer.max_inflight_frames
         assert len(stream.unacknowledged_events()) == 60
         assert stream.counters.sent == 60
         assert not sender.done()
@@ -275,6 +285,13 @@ async def test_refused_events_come_back_and_the_rest_counts(peer: Peer, client: 
     assert told[1].error.metadata == {"ai_model": "x/y"}
     counters = stream.counters
     assert (counters.billed, counters.refused, counters.acknowledged) == (28, 2, 30)
+
+
+def test_an_ack_that_does_not_say_what_became_of_events_is_counted() -> None:
+    results = UsageResults(None)
+    results.acknowledged(Frame(0, (b"",) * 10), UsageFrameAck(billed_events=3, duplicate_events=1))
+    assert results.counters.unreported == 6
+    assert results.counters.acknowledged == 10
 
 
 async def test_a_persisted_writer_goes_on_where_it_stopped(peer: Peer, client: ZaazClient) -> None:
