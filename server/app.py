@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from zaaz.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from zaaz.credits.v1 import usage_service_pb2
@@ -38,11 +39,19 @@ from server.ledger.committer import Committer
 from server.ledger.reader import LedgerReader
 from server.ledger.service import Ledger
 from server.ledger.store import COLLECTIONS as LEDGER_COLLECTIONS
-from server.ledger.store import LedgerStore
+from server.ledger.store import WALLET_CHANGED, LedgerStore, OutboxDocument
+from server.messaging.consumers import Consumers
+from server.messaging.dispatcher import Dispatcher
+from server.messaging.outbox import OUTBOX, Outbox
+from server.messaging.store import COLLECTIONS as MESSAGING_COLLECTIONS
 from server.mongo.client import connect
 from server.mongo.database import Database
 from server.mongo.embedded import EmbeddedMongod
 from server.mongo.errors import is_unavailable
+from server.realtime.local import LocalRealtime
+from server.realtime.port import Realtime
+from server.realtime.wallet_changes import CONSUMER as REALTIME_CONSUMER
+from server.realtime.wallet_changes import WalletChanges
 from server.rpc.address import Address, parse_address
 from server.rpc.drain import Drain
 from server.rpc.interceptor import Edge
@@ -56,7 +65,12 @@ from server.wallet.servicer import WalletServicer
 LOCAL_CLIENT = "local"
 """Whose key `make run` makes."""
 
-COLLECTIONS = (*LEDGER_COLLECTIONS, *PRICE_COLLECTIONS, *AUTH_COLLECTIONS)
+COLLECTIONS = (
+    *LEDGER_COLLECTIONS,
+    *PRICE_COLLECTIONS,
+    *AUTH_COLLECTIONS,
+    *MESSAGING_COLLECTIONS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,7 @@ class Running:
     address: Address
     api_key: str
     background: Background
+    realtime: Realtime
 
 
 @asynccontextmanager
@@ -95,13 +110,13 @@ async def running(
             reflection_mode=settings.reflection,
             check=lambda: _is_healthy(database, embedded),
         )
-        await _add_services(rpc, settings, database, auth, background, drain, clock)
+        realtime = await _add_services(rpc, settings, database, auth, background, drain, clock)
         if settings.metrics_address:
             _, stop_metrics = telemetry.serve(parse_address(settings.metrics_address))
             stack.callback(stop_metrics)
         address = await rpc.start()
         stack.push_async_callback(rpc.stop)
-        yield Running(address, api_key, background)
+        yield Running(address, api_key, background, realtime)
 
 
 @asynccontextmanager
@@ -136,9 +151,12 @@ async def _add_services(
     background: Background,
     drain: Drain,
     clock: Clock,
-) -> None:
+) -> Realtime:
     prices = await _prices(database, clock)
-    store = LedgerStore(database, lambda topic, payload: None)
+    consumers, realtime = Consumers(), LocalRealtime()
+    consumers.add(REALTIME_CONSUMER, [WALLET_CHANGED], WalletChanges(realtime).handle)
+    dispatcher = Dispatcher(database, consumers, clock)
+    store = LedgerStore(database, _Announcer(Outbox(consumers, clock), dispatcher))
     committer = Committer(store, clock)
     ledger = Ledger(committer, store, clock)
     reader = LedgerReader(database, clock)
@@ -153,7 +171,24 @@ async def _add_services(
     warm([usage_service_pb2.UsageFrame(events=[usage_service_pb2.UsageEvent()])])
     background.start("prices", prices.run())
     background.start("keys", auth.run())
+    background.start("messages", dispatcher.run())
     background.start("ledger", committer.run())
+    return realtime
+
+
+class _Announcer:
+    """The ledger's port to the outbox."""
+
+    def __init__(self, outbox: Outbox, dispatcher: Dispatcher) -> None:
+        self._outbox = outbox
+        self._dispatcher = dispatcher
+
+    def document(self, topic: str, payload: dict[str, Any]) -> OutboxDocument | None:
+        row = self._outbox.document(topic, payload)
+        return None if row is None else OutboxDocument(OUTBOX, row)
+
+    def committed(self) -> None:
+        self._dispatcher.wake()
 
 
 async def _prices(database: Database, clock: Clock) -> PriceBookSource:

@@ -1,8 +1,8 @@
 """The ledger's collections. Owns every write to a wallet."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from bson import ObjectId
 from pymongo import ReturnDocument
@@ -92,16 +92,24 @@ class Writes(NamedTuple):
     announcement: OutboxDocument | None
 
 
-Announce = Callable[[str, Document], OutboxDocument | None]
-"""Makes the outbox row for a topic and its payload; None where nobody listens."""
+class Announcer(Protocol):
+    """The outbox, as far as the ledger knows it."""
+
+    def document(self, topic: str, payload: Document) -> OutboxDocument | None:
+        """The row to insert for a topic and its payload; None where nobody listens."""
+        ...
+
+    def committed(self) -> None:
+        """A row is there to be dispatched."""
+        ...
 
 
 class LedgerStore:
     """Reads what a batch starts from, and writes a batch in one transaction."""
 
-    def __init__(self, database: Database, announce: Announce) -> None:
+    def __init__(self, database: Database, announcer: Announcer) -> None:
         self._database = database
-        self._announce = announce
+        self._announcer = announcer
 
     async def wallets(self, user_ids: Iterable[str]) -> dict[str, Wallet]:
         """The wallets of these users, by user; those without one are left out."""
@@ -193,6 +201,8 @@ class LedgerStore:
                 await tx.delete(REJECTED, [{"_id": {"$in": writes.settled_rejections}}])
             if writes.announcement is not None:
                 await tx.insert(writes.announcement.collection, [writes.announcement.document])
+        if writes.announcement is not None:
+            self._announcer.committed()
 
     def _announcement(self, draft: Draft) -> OutboxDocument | None:
         if not draft.after:
@@ -206,7 +216,7 @@ class LedgerStore:
             }
             for wallet in draft.after.values()
         ]
-        return self._announce(WALLET_CHANGED, {"wallets": wallets})
+        return self._announcer.document(WALLET_CHANGED, {"wallets": wallets})
 
 
 async def _update_guarded(tx: Tx, collection: str, updates: list[Document]) -> None:
