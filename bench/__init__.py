@@ -1,0 +1,1 @@
+"""Figures as ratios: the server against a baseline, on this machine, in the same run."""

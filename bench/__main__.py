@@ -1,0 +1,59 @@
+"""`python -m bench [NAME...]`: one JSON line per figure on stdout, progress on stderr."""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+import orjson
+
+from bench.figures import FIGURES, Plan, take_figure, tell
+from bench.machine import describe
+from bench.processes import BenchError
+from bench.results import keep
+
+PAIRS = 5
+
+
+def main() -> int:
+    """The exit code: 1 when a figure could not be taken. A figure below its aim is no failure."""
+    parser = _parser()
+    asked = parser.parse_args()
+    names = [figure.name for figure in FIGURES]
+    unknown = set(asked.names) - set(names)
+    if unknown:
+        parser.error(f"no figure is called {', '.join(sorted(unknown))}; there are {names}")
+    if asked.record and (asked.write or len(asked.names) != 1):
+        parser.error("--record takes one NAME, and what it slowed down is not to be kept")
+    try:
+        asyncio.run(_take(asked))
+    except BenchError as error:
+        tell("\n".join((str(error), *getattr(error, "__notes__", ()))))
+        return 1
+    return 0
+
+
+async def _take(asked: argparse.Namespace) -> None:
+    machine, lines = describe(), []
+    plan = Plan(asked.pairs, asked.scale, asked.record)
+    for figure in FIGURES:
+        if not asked.names or figure.name in asked.names:
+            lines.append(await take_figure(figure, plan))
+            print(orjson.dumps(lines[-1]).decode(), flush=True)
+    if asked.write:
+        keep(lines, machine)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help=" ".join(figure.name for figure in FIGURES))
+    add("--pairs", type=int, default=PAIRS, help=f"runs of each side (default: {PAIRS})")
+    add("--scale", type=float, default=1.0, help="multiplies the operations of a run")
+    add("--write", action="store_true", help="keep the run in bench/RESULTS.md")
+    add("--record", type=Path, metavar="FILE", help="py-spy on the server: .svg, else folded")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The figures: what is compared with what, and what we aim for."""
+
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from pymongo import AsyncMongoClient
+
+from bench.consume import Consumes, Echoes
+from bench.machine import peak_mebibytes
+from bench.pairs import Sides, summarize, take_pairs
+from bench.processes import Served, echoing, recorded, serving
+from bench.usage import BareInserts, Stream
+from bench.wallets import make_wallets
+
+SPREAD_WALLETS = 1_000
+USAGE_EVENTS = 60_000
+CONSUMES = 6_000
+ECHOES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a figure is taken. `scale` multiplies the operations of a run."""
+
+    pairs: int
+    scale: float
+    recording: Path | None = None
+
+    def operations(self, count: int) -> int:
+        """So many, to scale."""
+        return max(1, round(count * self.scale))
+
+
+@dataclass(slots=True)
+class Bench:
+    """A fresh server, a channel to it, and a directory for whatever else it takes."""
+
+    served: Served
+    channel: grpc.aio.Channel
+    directory: Path
+    plan: Plan
+    wallets_seconds: float = 0.0
+
+    async def wallets(self, count: int) -> list[str]:
+        """The users of new wallets."""
+        started = time.perf_counter()
+        users = await make_wallets(self.channel, self.served, count)
+        self.wallets_seconds = round(time.perf_counter() - started, 1)
+        tell(f"{count:,} wallets made and funded in {self.wallets_seconds} s")
+        return users
+
+
+Open = Callable[[Bench], AbstractAsyncContextManager[Sides]]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A ratio that we watch."""
+
+    name: str
+    what: str
+    aim: float
+    open: Open
+
+
+def _usage(wallets: int) -> Open:
+    @asynccontextmanager
+    async def sides(bench: Bench) -> AsyncIterator[Sides]:
+        stream = Stream(bench.channel, bench.served, await bench.wallets(wallets))
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(bench.served.mongo_url)
+        async with client:
+            inserts = BareInserts(client, stream)
+            await inserts.begin()
+            events = bench.plan.operations(USAGE_EVENTS)
+            yield Sides(stream, inserts, (events, events))
+
+    return sides
+
+
+@asynccontextmanager
+async def _spread(bench: Bench) -> AsyncIterator[Sides]:
+    consumes = Consumes(bench.channel, bench.served, await bench.wallets(SPREAD_WALLETS))
+    async with (
+        echoing(bench.directory) as (target, pid),
+        grpc.aio.insecure_channel(target) as channel,
+    ):
+        echoes = Echoes(channel, consumes.request().ByteSize())
+        operations = bench.plan.operations(CONSUMES), bench.plan.operations(ECHOES)
+        yield Sides(consumes, echoes, operations, {"echo": pid})
+
+
+@asynccontextmanager
+async def _hot(bench: Bench) -> AsyncIterator[Sides]:
+    users = await bench.wallets(SPREAD_WALLETS)
+    hot = Consumes(bench.channel, bench.served, users[:1])
+    spread = Consumes(bench.channel, bench.served, users)
+    operations = bench.plan.operations(CONSUMES)
+    yield Sides(hot, spread, (operations, operations))
+
+
+_INSERTS = "usage events through the stream over bare insert_many of their documents"
+FIGURES = (
+    Figure("usage_40", f"{_INSERTS}, 40 wallets", 0.6, _usage(40)),
+    Figure("usage_1000", f"{_INSERTS}, 1,000 wallets", 0.35, _usage(1_000)),
+    Figure("usage_50000", f"{_INSERTS}, 50,000 wallets", 0.2, _usage(50_000)),
+    Figure("consume_spread", "ConsumeCredits on 1,000 wallets over a bare echo", 0.4, _spread),
+    Figure("consume_hot", "ConsumeCredits on one wallet over 1,000 wallets", 0.8, _hot),
+)
+
+
+async def take_figure(figure: Figure, plan: Plan) -> dict[str, Any]:
+    """Starts what the figure needs, takes it, and returns what is to be said of it."""
+    tell(f"{figure.name}: {figure.what}")
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zaaz-bench-")))
+        served = await stack.enter_async_context(serving(directory))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(served.target))
+        bench = Bench(served, channel, directory, plan)
+        sides = await stack.enter_async_context(figure.open(bench))
+        pids = {**served.pids, **sides.pids}
+        async with recorded(served.pids["server"], plan.recording):
+            pairs = await take_pairs(sides, plan.pairs, pids, tell)
+        peaks = {role: peak_mebibytes(pid) for role, pid in pids.items()}
+    return {
+        "name": figure.name,
+        "aim": figure.aim,
+        **summarize(pairs),
+        "wallets_seconds": bench.wallets_seconds,
+        "peak_rss_mib": peaks,
+    }
+
+
+def tell(progress: str) -> None:
+    """A line for whoever watches."""
+    print(f"bench: {progress}", file=sys.stderr, flush=True)

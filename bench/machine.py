@@ -1,0 +1,65 @@
+"""What a run costs each process, what it leaves idle, and which machine it ran on (Linux)."""
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from server.mongo.binary import find_mongod
+
+OTHERS, IDLE = "others", "idle"
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
+    """Processor time so far by role; and what OTHERS had, and what was IDLE, of the machine."""
+    seconds = {role: _of_process(pid) for role, pid in pids.items()}
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    user, nice, system, idle, waiting, *interrupts = (int(text) for text in fields)
+    busy = (user + nice + system + sum(interrupts)) / _TICKS_PER_SECOND
+    seconds[OTHERS] = busy - sum(seconds.values())
+    seconds[IDLE] = (idle + waiting) / _TICKS_PER_SECOND
+    return seconds
+
+
+def _of_process(pid: int) -> float:
+    # The command's name stands in parentheses and may hold spaces.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+
+
+def peak_mebibytes(pid: int) -> float:
+    """The most memory that a process has had resident."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return round(int(found[1]) / 1_024, 1) if found else 0.0
+
+
+def describe() -> str:
+    """The machine in a line: cores, processor, Python, mongod, load."""
+    model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return ", ".join(
+        (
+            f"{len(os.sched_getaffinity(0))} cores",
+            model[1] if model else platform.machine(),
+            f"Python {platform.python_version()}",
+            f"mongod {_mongod_version()}",
+            f"load {os.getloadavg()[0]:.1f} before",
+        )
+    )
+
+
+def commit() -> str:
+    """The commit that was measured, with a plus where the tree differs from it."""
+    changed = _output("git", "status", "--porcelain", "--", "server", "clients", "protos")
+    return _output("git", "rev-parse", "--short", "HEAD") + ("+" if changed else "")
+
+
+def _mongod_version() -> str:
+    return _output(str(find_mongod()), "--version").split()[2].removeprefix("v")
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,144 @@
+"""The processes under measurement: starting them and ending them."""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from server.mongo.ownership import lay_out
+from server.mongo.process import REPLICA_SET
+from server.mongo.replica_set import url_of
+
+READY_TIMEOUT_SECONDS = 60
+STOP_TIMEOUT_SECONDS = 30
+COMPLAINT_CHARACTERS = 4_000
+SAMPLES_PER_SECOND = 200
+
+
+class BenchError(Exception):
+    """The figure could not be taken, or what was measured did not do its work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server with its embedded mongod. `pids` by role, the bench's own as `client`."""
+
+    target: str
+    api_key: str
+    mongo_url: str
+    pids: Mapping[str, int]
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What every call of it carries."""
+        return (("authorization", f"Bearer {self.api_key}"),)
+
+
+@asynccontextmanager
+async def serving(data_dir: Path) -> AsyncIterator[Served]:
+    """`python -m server run` on an empty data directory, on a free port, logging little."""
+    environment = {
+        **{name: text for name, text in os.environ.items() if not name.startswith("ZAAZ_")},
+        "ZAAZ_GRPC_ADDRESS": "127.0.0.1:0",
+        "ZAAZ_METRICS_ADDRESS": "",
+        "ZAAZ_DATA_DIR": str(data_dir),
+        "ZAAZ_LOG_LEVEL": "WARNING",
+    }
+    async with _started(["server", "run"], data_dir / "server.log", environment) as (pid, ready):
+        layout = lay_out(data_dir / "mongo")
+        mongod = int((layout.database / "mongod.lock").read_text())
+        yield Served(
+            ready["grpc"],
+            ready["api_key"],
+            url_of(layout.socket, REPLICA_SET),
+            {"server": pid, "mongod": mongod, "client": os.getpid()},
+        )
+
+
+@asynccontextmanager
+async def echoing(data_dir: Path) -> AsyncIterator[tuple[str, int]]:
+    """The bare echo server's address and process id."""
+    async with _started(["bench.echo"], data_dir / "echo.log", os.environ) as (pid, ready):
+        yield ready["grpc"], pid
+
+
+@asynccontextmanager
+async def recorded(pid: int, output: Path | None) -> AsyncIterator[None]:
+    """py-spy samples the process while the block runs: an .svg flame graph, or folded stacks.
+
+    It slows the process down: figures taken meanwhile are not figures.
+    """
+    if output is None:
+        yield
+        return
+    beside = Path(sys.executable).parent
+    program = shutil.which("py-spy", path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
+    if program is None:
+        raise BenchError("no py-spy: pip install py-spy")
+    process = await asyncio.create_subprocess_exec(
+        *(program, "record", "--pid", str(pid), "--rate", str(SAMPLES_PER_SECOND)),
+        *("--format", "flamegraph" if output.suffix == ".svg" else "raw"),
+        *("--output", str(output)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        await _end(process, signal.SIGINT)
+    _require_recording(output, pid)
+
+
+def _require_recording(output: Path, pid: int) -> None:
+    if not output.exists():
+        raise BenchError(f"py-spy could not sample process {pid}: may this user ptrace it?")
+
+
+@asynccontextmanager
+async def _started(
+    module: list[str], log: Path, environment: Mapping[str, str]
+) -> AsyncIterator[tuple[int, dict[str, Any]]]:
+    """`python -m MODULE...` once it has printed its ready line: its pid, and that line."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as complaints:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *module),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=complaints,
+            env=environment,
+        )
+    try:
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), READY_TIMEOUT_SECONDS)
+        if not line:
+            raise BenchError(f"python -m {' '.join(module)} does not serve")
+        yield process.pid, orjson.loads(line)
+    except Exception as error:
+        error.add_note(_last_words(log))
+        raise
+    finally:
+        await _end(process, signal.SIGTERM)
+
+
+def _last_words(log: Path) -> str:
+    text = log.read_text(errors="replace")[-COMPLAINT_CHARACTERS:]
+    return f"{log.name} ends with:\n{text}" if text else f"{log.name} is empty"
+
+
+async def _end(process: asyncio.subprocess.Process, how: signal.Signals) -> None:
+    if process.returncode is not None:
+        return
+    process.send_signal(how)
+    try:
+        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_SECONDS)
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,150 @@
+"""Usage events through the stream, over bare `insert_many` of the documents that they became."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import uuid4
+
+import grpc
+from bson import ObjectId
+from pymongo import AsyncMongoClient, IndexModel, WriteConcern
+from zaaz.credits.v1 import usage_service_pb2 as pb
+from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
+
+from bench.pairs import Run
+from bench.processes import BenchError, Served
+from bench.trace import token_counts
+from server.app import LOCAL_CLIENT
+from server.kernel.ids import derived_id
+from server.ledger.store import COLLECTIONS, ENTRIES
+
+MODEL = "openai/gpt-4o-mini"
+FRAME_EVENTS = 1_000
+INSERT_BATCH = 4_096
+READ_BATCH = 4_096
+BASELINE_DATABASE = "bench_baseline"
+SERVER_DATABASE = "zaaz"
+
+Document = dict[str, Any]
+
+
+class Stream:
+    """Ours: one writer, frames of 1,000 events built beforehand, the window as the server says."""
+
+    def __init__(self, channel: grpc.aio.Channel, served: Served, users: Sequence[str]) -> None:
+        self._stub: Any = UsageServiceStub(channel)
+        self._metadata = served.metadata
+        self._users = users
+        self._tokens = token_counts()
+        self._random = random.Random(len(users))
+        self.sent: list[ObjectId] = []
+        """The entries that the last run must have written, in the order of its events."""
+
+    async def prepare(self, operations: int) -> Run:
+        """Builds the run's frames."""
+        run, now_ms = uuid4().hex, time.time_ns() // 1_000_000
+        events = [self._event(f"{run}-{place}", now_ms) for place in range(operations)]
+        self.sent = [derived_id(LOCAL_CLIENT, e.user_id, e.usage_key) for e in events]
+        frames = [
+            pb.IngestUsageRequest(
+                frame=pb.UsageFrame(offset=offset, events=events[offset : offset + FRAME_EVENTS])
+            )
+            for offset in range(0, operations, FRAME_EVENTS)
+        ]
+        return lambda: self._stream(run, frames, operations)
+
+    def _event(self, usage_key: str, now_ms: int) -> pb.UsageEvent:
+        tokens_in, tokens_out = next(self._tokens)
+        event = pb.UsageEvent(
+            usage_key=usage_key,
+            user_id=self._random.choice(self._users),
+            ai_model=MODEL,
+            input_tokens=tokens_in,
+            output_tokens=tokens_out,
+        )
+        event.occurred_time.FromMilliseconds(now_ms)
+        return event
+
+    async def _stream(
+        self, writer_id: str, frames: Sequence[pb.IngestUsageRequest], operations: int
+    ) -> list[float]:
+        window = asyncio.Semaphore(0)
+        sent_at: list[float] = []
+
+        async def requests() -> AsyncIterator[pb.IngestUsageRequest]:
+            yield pb.IngestUsageRequest(open=pb.OpenUsageStream(writer_id=writer_id))
+            for frame in frames:
+                await window.acquire()
+                sent_at.append(time.perf_counter())
+                yield frame
+
+        latencies: list[float] = []
+        billed = 0
+        async for answer in self._stub.IngestUsage(requests(), metadata=self._metadata):
+            match answer.WhichOneof("response"):
+                case "opened":
+                    for _ in range(answer.opened.max_inflight_frames):
+                        window.release()
+                case "ack":
+                    latencies.append(time.perf_counter() - sent_at[len(latencies)])
+                    billed += answer.ack.billed_events
+                    window.release()
+                case "throttle":
+                    pass  # The window slows us already.
+                case other:
+                    raise BenchError(f"the server answered {other}: {answer}")
+        if billed != operations:
+            raise BenchError(f"{operations} events were sent and {billed} billed")
+        return latencies
+
+
+class BareInserts:
+    """The baseline: `insert_many` of the very documents that the stream's last run wrote.
+
+    Into a collection of the same indexes that has grown as the server's has, in
+    a database of its own on the same mongod; no transaction, unordered, one batch
+    after the other; majority and journaled, as the ledger writes.
+    """
+
+    def __init__(self, client: AsyncMongoClient[Document], stream: Stream) -> None:
+        self._entries = client[SERVER_DATABASE][ENTRIES]
+        concern = WriteConcern(w="majority", j=True)
+        self._copies = client[BASELINE_DATABASE].get_collection(ENTRIES, write_concern=concern)
+        self._stream = stream
+
+    async def begin(self) -> None:
+        """Makes the collection, its indexes, and copies what the server's holds already."""
+        declared = next(collection for collection in COLLECTIONS if collection.name == ENTRIES)
+        definitions = [index.definition() for index in declared.indexes]
+        models = [IndexModel(list(d.pop("key").items()), **d) for d in definitions]
+        await self._copies.create_indexes(models)
+        batch: list[Document] = []
+        async for document in self._entries.find():
+            batch.append(document)
+            if len(batch) == INSERT_BATCH:
+                await self._copies.insert_many(batch, ordered=False)
+                batch = []
+        if batch:
+            await self._copies.insert_many(batch, ordered=False)
+
+    async def prepare(self, operations: int) -> Run:
+        """Reads the documents back, in the order of their events."""
+        sent = self._stream.sent
+        if len(sent) != operations:
+            raise BenchError("the baseline must insert what the stream wrote")
+        documents: list[Document] = []
+        for start in range(0, operations, READ_BATCH):
+            ids = sent[start : start + READ_BATCH]
+            found = {row["_id"]: row async for row in self._entries.find({"_id": {"$in": ids}})}
+            documents += [found[each] for each in ids]
+        return lambda: self._insert(documents)
+
+    async def _insert(self, documents: Sequence[Document]) -> list[float]:
+        latencies = []
+        for start in range(0, len(documents), INSERT_BATCH):
+            began = time.perf_counter()
+            await self._copies.insert_many(documents[start : start + INSERT_BATCH], ordered=False)
+            latencies.append(time.perf_counter() - began)
+        return latencies
