@@ -86,6 +86,9 @@ class Committer:
                 plan = await self._try_plan(jobs)
                 if flight is not None and not await self._land(flight, on_top=plan):
                     plan = None
+                if plan is not None and await self._refuses_a_replay(plan):
+                    self._forget(plan)
+                    plan = None
                 flight = None if plan is None else self._take_off(plan)
                 if plan is None:
                     await self._recover(jobs)
@@ -112,6 +115,23 @@ class Committer:
         except Exception:  # noqa: BLE001  one bad batch must not end the committer
             _log.exception("a ledger batch could not be applied")
         return None
+
+    async def _refuses_a_replay(self, plan: "_Plan") -> bool:
+        """Whether what a plan refuses may have taken effect before, so that it is owed that answer.
+
+        A replay that inserts runs into its own key. One that is refused, as its
+        first run has spent the funds, inserts nothing: its key is looked up, once
+        whatever was on its way before has landed.
+        """
+        doubtful = [job for job in plan.jobs if job.may_be_refused_replay]
+        if not doubtful:
+            return False
+        try:
+            known = await self._known(doubtful)
+        except DatabaseUnavailable as lost:
+            _note_lost(lost)
+            return True
+        return bool(known.requests or known.entries)
 
     def _take_off(self, plan: "_Plan") -> "_Flight":
         return _Flight(plan, asyncio.create_task(self._store.write(plan.writes)))

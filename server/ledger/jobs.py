@@ -60,6 +60,11 @@ class Job(ABC, Generic[Result]):
         """The stream writer that it moves."""
         return None
 
+    @property
+    def may_be_refused_replay(self) -> bool:
+        """Whether it was refused though an earlier transaction may have its key."""
+        return False
+
     def apply(self, draft: Draft) -> None:
         """Puts its effect into the draft and remembers what to answer."""
         try:
@@ -137,6 +142,11 @@ class OperationJob(Job[Posted]):
     @property
     def entry_ids(self) -> Iterable[ObjectId]:
         return (self._operation.id,) if isinstance(self._operation, Reverse) else ()
+
+    @property
+    def may_be_refused_replay(self) -> bool:
+        keyed = self._request is not None or isinstance(self._operation, Reverse)
+        return keyed and isinstance(self._outcome, DomainError)
 
     def _apply(self, draft: Draft) -> Posted:
         request = self._request
