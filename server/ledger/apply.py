@@ -203,7 +203,8 @@ def reverse(wallet: Wallet, operation: Reverse, now_ms: int) -> Applied:
 
 
 def change_settings(wallet: Wallet, operation: ChangeSettings, now_ms: int) -> Applied:
-    """ETAG_MISMATCH."""
+    """ETAG_MISMATCH. Makes no entry of its own: those of the result are what expired before."""
+    wallet, expired = expire(wallet, now_ms)
     profile = wallet.profile
     if operation.settings_version not in (None, profile.settings_version):
         raise DomainError(
@@ -219,7 +220,7 @@ def change_settings(wallet: Wallet, operation: ChangeSettings, now_ms: int) -> A
         ),
         settings_version=profile.settings_version + 1,
     )
-    return Applied(wallet._replace(profile=profile, updated_ms=now_ms), ())
+    return Applied(wallet._replace(profile=profile, updated_ms=now_ms), expired)
 
 
 def insufficient(available_micros: int, required_micros: int) -> DomainError:

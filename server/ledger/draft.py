@@ -85,9 +85,13 @@ class Draft:
 
     def record(self, user_id: str, applied: Applied) -> Entry:
         """Takes an operation's effect; returns its own entry."""
+        self.record_tidying(user_id, applied)
+        return applied.entries[-1]
+
+    def record_tidying(self, user_id: str, applied: Applied) -> None:
+        """Takes an effect whose entries, if any, are of what expired before it."""
         self.after[user_id] = applied.wallet
         self.entries.extend(applied.entries)
-        return applied.entries[-1]
 
     def record_keyed(self, user_id: str, applied: Applied) -> Entry:
         """The same for an entry whose id is derived from its key."""

@@ -171,11 +171,11 @@ def _perform(draft: Draft, operation: Operation) -> Posted:
             {"reversal_id": earlier.id},
         )
     applied = _RULES[type(operation)](draft.wallet(operation.user_id), operation, draft.now_ms)
-    if applied.entries:
-        record = draft.record_keyed if isinstance(operation, Reverse) else draft.record
-        return Posted(record(operation.user_id, applied), applied.wallet)
-    draft.after[operation.user_id] = applied.wallet
-    return Posted(None, applied.wallet)
+    if isinstance(operation, ChangeSettings):
+        draft.record_tidying(operation.user_id, applied)
+        return Posted(None, applied.wallet)
+    record = draft.record_keyed if isinstance(operation, Reverse) else draft.record
+    return Posted(record(operation.user_id, applied), applied.wallet)
 
 
 _RULES: dict[type[Operation], Callable[[Wallet, Operation, int], Applied]] = {
@@ -193,7 +193,11 @@ def _open(draft: Draft, operation: OpenWallet) -> Posted:
         user_id = ObjectId(operation.user_id)
         profile = Profile(ObjectId(), user_id, operation.email, draft.now_ms)
         wallet = draft.after[operation.user_id] = new_wallet(profile)
-    return Posted(None, wallet)
+        return Posted(None, wallet)
+    tidied = apply.expire(wallet, draft.now_ms)
+    if tidied.entries:
+        draft.record_tidying(operation.user_id, tidied)
+    return Posted(None, tidied.wallet)
 
 
 class Refused(NamedTuple):

@@ -1,0 +1,102 @@
+"""Wallets and operations for tests of the pure rules."""
+
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from bson import ObjectId
+
+from server.ledger.model import (
+    NEVER_MS,
+    Cause,
+    Charge,
+    Entry,
+    IncreaseSource,
+    OverdraftPolicy,
+    Profile,
+    Usage,
+    Wallet,
+    new_wallet,
+)
+from server.ledger.operations import AddGrant, ChangeSettings, Consume, Reverse, Use
+
+NOW_MS = 1_750_000_000_000
+USER = "65f0c0ffee65f0c0ffee65f0"
+CLIENT = "tests"
+
+_Value = TypeVar("_Value")
+
+
+def empty_wallet(**profile: Any) -> Wallet:
+    values = {"id": ObjectId(), "user_id": ObjectId(USER), "email": "a@example.com", **profile}
+    return new_wallet(Profile(created_ms=NOW_MS, **values))
+
+
+def a_grant(credits_micros: int, **fields: Any) -> AddGrant:
+    values = {
+        "id": ObjectId(),
+        "source": IncreaseSource.BONUS,
+        "priority": 0,
+        "expires_ms": NEVER_MS,
+        "cause": Cause(CLIENT, "r", "a reason", {"b": "2", "a": "1"}, NOW_MS),
+        **fields,
+    }
+    return AddGrant(user_id=USER, credits_micros=credits_micros, **values)
+
+
+def a_consumption(credits_micros: int) -> Consume:
+    return Consume(ObjectId(), USER, credits_micros, Cause(CLIENT, "r", occurred_ms=NOW_MS))
+
+
+def a_use(credits_micros: int, **usage: Any) -> Use:
+    """A use at this price, split in some way that adds up."""
+    input_micros, cost_micros = credits_micros // 3, credits_micros // 2
+    charge = Charge(
+        credits_micros,
+        input_micros,
+        credits_micros - input_micros,
+        cost_micros,
+        credits_micros - cost_micros,
+        cost_micros,
+        1_000_000,
+        500_000,
+    )
+    values = {
+        "usage_key": str(ObjectId()),
+        "feature_endpoint": "",
+        "ai_model": "a/model",
+        "input_tokens": 3,
+        "output_tokens": 4,
+        "cache_read_tokens": 0,
+        "cache_write_tokens": 0,
+        "occurred_ms": NOW_MS,
+        "labels": None,
+        **usage,
+    }
+    return Use(ObjectId(), USER, CLIENT, Usage(**values), charge)
+
+
+def a_reversal(original: Entry, entries: Iterable[Entry]) -> Reverse:
+    """With the grants as they were made, as the ledger's service finds them."""
+    moved = {movement.grant_id for movement in original.movements}
+    grants = tuple(e.grant for e in entries if e.grant is not None and e.grant.id in moved)
+    cause = Cause(CLIENT, "r", occurred_ms=NOW_MS, reverses_id=original.id)
+    return Reverse(ObjectId(), USER, original, grants, cause)
+
+
+def a_policy(policy: OverdraftPolicy) -> ChangeSettings:
+    return ChangeSettings(USER, policy, None, None)
+
+
+def finish(coroutine: Coroutine[Any, Any, _Value]) -> _Value:
+    """The result of a coroutine that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        value: _Value = end.value
+        return value
+    raise AssertionError("it does wait for something")
+
+
+async def streamed(entries: Iterable[Entry]) -> AsyncIterator[Entry]:
+    for entry in entries:
+        yield entry

@@ -1,0 +1,270 @@
+"""Any sequence of operations keeps the rules of money, step by step against a plain oracle."""
+
+import copy
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import bson
+import pytest
+from bson.codec_options import CodecOptions
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from server.kernel.errors import DomainError, Reason
+from server.ledger import apply
+from server.ledger.apply import Applied
+from server.ledger.chain import canonical, link
+from server.ledger.documents import (
+    entry_document,
+    entry_from,
+    wallet_document,
+    wallet_from,
+    wallet_update,
+)
+from server.ledger.model import (
+    NEVER_MS,
+    DecreaseReason,
+    Entry,
+    IncreaseSource,
+    OverdraftPolicy,
+    Wallet,
+    new_wallet,
+)
+from server.ledger.verify import verify
+from tests.ledger.oracle import PlainWallet, Refused
+from tests.ledger.rules import (
+    NOW_MS,
+    a_consumption,
+    a_grant,
+    a_policy,
+    a_reversal,
+    a_use,
+    empty_wallet,
+    finish,
+    streamed,
+)
+
+# Small ones, so that sums meet exactly, expiries coincide and balances run dry.
+amounts = st.integers(1, 12) | st.integers(1, 10**12)
+expiries = st.none() | st.integers(1, 20)
+labels = st.none() | st.dictionaries(st.text("ab.$/", min_size=1), st.text(max_size=3), min_size=1)
+
+_AWARE: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
+_IRREVERSIBLE = (DecreaseReason.EXPIRY, DecreaseReason.REVERSAL)
+
+
+def stored(document: dict[str, Any]) -> dict[str, Any]:
+    """What MongoDB gives back for it."""
+    return bson.decode(bson.encode(document), _AWARE)
+
+
+def updated(document: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
+    """The document after a guarded update, by MongoDB's meaning of $inc and $set."""
+    assert {field: document[field] for field in update["q"]} == update["q"]
+    document = copy.deepcopy(document)
+    for path, by in update["u"]["$inc"].items():
+        at: Any = document
+        *way, last = path.split(".")
+        for step in way:
+            at = at[int(step)] if isinstance(at, list) else at[step]
+        at[last] += by
+    document.update(update["u"]["$set"])
+    return document
+
+
+class WalletMachine(RuleBasedStateMachine):
+    @initialize()
+    def open(self) -> None:
+        self.now_ms = NOW_MS
+        self.wallet = empty_wallet()
+        self.written = self.wallet
+        self.entries: list[Entry] = []
+        self.reversed: set[int] = set()
+        self.oracle = PlainWallet()
+
+    def run(
+        self,
+        operation: Callable[[Wallet, Any, int], Applied],
+        asked: Any,
+        oracle: Callable[[PlainWallet], Any],
+    ) -> Entry | None:
+        """Both sides do it, or both refuse. Returns the operation's own entry."""
+        before, expected = self.wallet, copy.deepcopy(self.oracle)
+        expected.pass_time(self.now_ms)
+        try:
+            oracle(expected)
+        except Refused:
+            with pytest.raises(DomainError) as refusal:
+                operation(self.wallet, asked, self.now_ms)
+            assert refusal.value.reason is Reason.INSUFFICIENT_CREDITS
+            assert self.wallet == before
+            return None
+        applied = operation(self.wallet, asked, self.now_ms)
+        self.oracle, self.wallet = expected, applied.wallet
+        self.entries += applied.entries
+        return applied.entries[-1] if applied.entries else None
+
+    @rule(
+        amount=amounts,
+        priority=st.integers(0, 2),
+        expiry=expiries,
+        source=st.sampled_from(list(IncreaseSource)[:5]),
+    )
+    def grant(self, amount: int, priority: int, expiry: int | None, source: int) -> None:
+        expires_ms = NEVER_MS if expiry is None else self.now_ms + expiry
+        asked = a_grant(amount, priority=priority, expires_ms=expires_ms, source=source)
+        entry = self.run(
+            apply.add_grant, asked, lambda o: o.grant(asked.id, amount, priority, expires_ms)
+        )
+        assert entry is not None
+        assert entry.signed_micros == amount
+
+    @rule(amount=amounts)
+    def consume(self, amount: int) -> None:
+        entry = self.run(apply.consume, a_consumption(amount), lambda o: o.consume(amount))
+        assert entry is None or entry.signed_micros == -amount
+
+    @rule(price=amounts | st.just(0), tags=labels)
+    def use(self, price: int, tags: dict[str, str] | None) -> None:
+        unpaid: list[int] = []
+        entry = self.run(
+            apply.use, a_use(price, labels=tags), lambda o: unpaid.append(o.use(price))
+        )
+        assert entry is not None
+        assert [entry.shortfall_micros] == unpaid
+        assert entry.shortfall_micros - entry.signed_micros == price
+
+    @rule(policy=st.sampled_from(OverdraftPolicy))
+    def switch_policy(self, policy: OverdraftPolicy) -> None:
+        self.run(apply.change_settings, a_policy(policy), lambda o: o.switch(policy))
+
+    @rule(milliseconds=st.integers(1, 15))
+    def pass_time(self, milliseconds: int) -> None:
+        self.now_ms += milliseconds
+
+    @precondition(lambda self: self.entries)
+    @rule(data=st.data())
+    def reverse(self, data: st.DataObject) -> None:
+        place = data.draw(st.integers(0, len(self.entries) - 1))
+        original = self.entries[place]
+        asked = a_reversal(original, self.entries)
+        if original.source == IncreaseSource.REVERSAL or original.decrease_reason in _IRREVERSIBLE:
+            with pytest.raises(DomainError) as refusal:
+                apply.reverse(self.wallet, asked, self.now_ms)
+            assert refusal.value.reason is Reason.NOT_REVERSIBLE
+            return
+        if place in self.reversed:
+            return
+        entry = self.run(
+            apply.reverse,
+            asked,
+            lambda o: o.take_back(original) if original.source else o.give_back(original, asked.id),
+        )
+        if entry is not None:
+            self.reversed.add(place)
+            assert entry.signed_micros == -original.signed_micros
+            assert entry.cause.reverses_id == original.id
+
+    @rule()
+    def commit(self) -> None:
+        """What a batch does to the row comes to the wallet that the batch made in memory."""
+        if self.wallet == self.written:
+            return
+        row = updated(wallet_document(self.written), wallet_update(self.written, self.wallet))
+        after = self.wallet.at_version(self.written.version + 1)
+        assert wallet_from(stored(row)) == after
+        self.wallet = self.written = after
+
+    @rule()
+    def restart(self) -> None:
+        """Nothing is forgotten with the process."""
+        again = wallet_from(stored(wallet_document(self.wallet)))
+        assert again == self.wallet
+        self.commit()
+        self.wallet = self.written = wallet_from(stored(wallet_document(self.wallet)))
+
+    @invariant()
+    def balance_is_grants_less_debt_is_entries(self) -> None:
+        wallet = self.wallet
+        left = sum(grant.remaining_micros for grant in wallet.grants)
+        assert wallet.credits_micros == left - wallet.debt_micros
+        assert wallet.credits_micros == sum(entry.signed_micros for entry in self.entries)
+        assert wallet.held_micros == 0
+        assert wallet.debt_micros >= 0
+
+    @invariant()
+    def below_zero_only_by_a_debt_that_has_eaten_every_grant(self) -> None:
+        wallet = self.wallet
+        assert wallet.credits_micros >= 0 or wallet.debt_micros > 0
+        assert not (wallet.debt_micros and wallet.grants)
+
+    @invariant()
+    def agrees_with_the_oracle(self) -> None:
+        wallet, oracle = self.wallet, self.oracle
+        assert [(g.id, g.remaining_micros) for g in wallet.grants] == oracle.in_burn_order()
+        assert (wallet.credits_micros, wallet.debt_micros) == (oracle.credits, oracle.debt)
+
+    @invariant()
+    def reads_expire_what_is_due(self) -> None:
+        seen, oracle = apply.expire(self.wallet, self.now_ms).wallet, copy.deepcopy(self.oracle)
+        oracle.pass_time(self.now_ms)
+        assert seen.credits_micros == oracle.credits
+        assert [(g.id, g.remaining_micros) for g in seen.grants] == oracle.in_burn_order()
+
+    @invariant()
+    def grants_are_whole(self) -> None:
+        wallet = self.wallet
+        for grant in wallet.grants:
+            assert 0 < grant.remaining_micros <= grant.original_micros
+        due = min((grant.expires_ms for grant in wallet.grants), default=NEVER_MS)
+        assert wallet.next_expiry_ms == due
+
+    @invariant()
+    def entries_follow_each_other(self) -> None:
+        chain, balance, debt = new_wallet(self.wallet.profile).chain, 0, 0
+        for number, entry in enumerate(self.entries, start=1):
+            assert entry.sequence == number
+            moved = sum(movement.credits_micros for movement in entry.movements)
+            balance += entry.signed_micros
+            debt += moved - entry.signed_micros
+            chain = link(chain, entry)
+            assert (entry.balance_after_micros, entry.debt_after_micros) == (balance, debt)
+            assert entry.chain == chain
+            assert bool(entry.source) != bool(entry.decrease_reason)
+            assert all(movement.credits_micros for movement in entry.movements)
+        assert (self.wallet.sequence, self.wallet.chain) == (len(self.entries), chain)
+
+    @invariant()
+    def books_sum_to_zero(self) -> None:
+        books: Counter[str] = Counter()
+        for entry in self.entries:
+            books[entry.counter_account] -= entry.signed_micros
+        assert sum(books.values()) + self.wallet.credits_micros == 0
+        for account, micros in self.oracle.books.items():
+            if not account.startswith("source:"):
+                assert books[account] == micros
+
+    def teardown(self) -> None:
+        if not hasattr(self, "entries"):
+            return
+        found = finish(verify(self.wallet, streamed(self.entries)))
+        assert not found.differences
+        assert found.entries_checked == len(self.entries)
+        for entry in self.entries:
+            again = entry_from(stored(entry_document(entry)))
+            assert canonical(again) == canonical(entry)
+            kept = ("id", "user_id", "email", "plan_id")
+            for name in kept:
+                assert getattr(again.profile, name) == getattr(entry.profile, name)
+            assert again._replace(profile=entry.profile) == entry
+
+
+TestWallet = WalletMachine.TestCase
+TestWallet.settings = settings(
+    max_examples=250,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
