@@ -86,9 +86,6 @@ class Committer:
                 plan = await self._try_plan(jobs)
                 if flight is not None and not await self._land(flight, on_top=plan):
                     plan = None
-                if plan is not None and await self._refuses_a_replay(plan):
-                    self._forget(plan)
-                    plan = None
                 flight = None if plan is None else self._take_off(plan)
                 if plan is None:
                     await self._recover(jobs)
@@ -116,25 +113,27 @@ class Committer:
             _log.exception("a ledger batch could not be applied")
         return None
 
-    async def _refuses_a_replay(self, plan: "_Plan") -> bool:
-        """Whether what a plan refuses may have taken effect before, so that it is owed that answer.
-
-        A replay that inserts runs into its own key. One that is refused, as its
-        first run has spent the funds, inserts nothing: its key is looked up, once
-        whatever was on its way before has landed.
-        """
-        doubtful = [job for job in plan.jobs if job.may_be_refused_replay]
-        if not doubtful:
-            return False
-        try:
-            known = await self._known(doubtful)
-        except DatabaseUnavailable as lost:
-            _note_lost(lost)
-            return True
-        return bool(known.requests or known.entries)
-
     def _take_off(self, plan: "_Plan") -> "_Flight":
-        return _Flight(plan, asyncio.create_task(self._store.write(plan.writes)))
+        return _Flight(plan, asyncio.create_task(self._write(plan)))
+
+    async def _write(self, plan: "_Plan") -> None:
+        if plan.draft.doubts:
+            await self._confirm(plan.draft)
+        await self._store.write(plan.writes)
+
+    async def _confirm(self, draft: Draft) -> None:
+        """Looks up what refusals rest on before they are told. TransactionLost: it is not so.
+
+        A replay may be refused for the very effect of its first run, and a cached
+        wallet may be behind what another process has written.
+        """
+        known = await self._store.known(
+            [key for doubt in draft.doubts for key in doubt.request_keys],
+            [entry_id for doubt in draft.doubts for entry_id in doubt.entry_ids],
+        )
+        versions = await self._store.versions({doubt.user_id for doubt in draft.doubts})
+        if draft.contradicts(known, versions):
+            raise TransactionLost("conflict", "a refusal rested on what has changed since")
 
     async def _land(self, flight: "_Flight", on_top: "_Plan | None" = None) -> bool:
         """Answers a written batch. False: it was lost, and so is the plan made on top of it."""
@@ -178,7 +177,7 @@ class Committer:
             plan: _Plan | None = None
             try:
                 plan = await self._plan(jobs, await self._known(jobs))
-                await self._store.write(plan.writes)
+                await self._write(plan)
             except TransactionLost:
                 conflicts += 1
                 self._forget(plan)

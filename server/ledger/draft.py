@@ -32,6 +32,14 @@ class Known:
     entries: Mapping[bytes, Entry] = field(default_factory=dict)
 
 
+class Doubt(NamedTuple):
+    """What a refusal rests on. It writes nothing, so no guard and no unique key stands for it."""
+
+    user_id: str
+    request_keys: tuple[str, ...]
+    entry_ids: tuple[ObjectId, ...]
+
+
 class RejectedUsage(NamedTuple):
     """A usage event that could not be settled, to be kept with its reason."""
 
@@ -65,6 +73,7 @@ class Draft:
         self.writers: dict[str, Writer] = {}
         self.rejected: dict[ObjectId, RejectedUsage] = {}
         self.settled_rejections: list[ObjectId] = []
+        self.doubts: list[Doubt] = []
         self._known = known
         self._keyed: dict[bytes, Entry] = {}
 
@@ -106,6 +115,21 @@ class Draft:
     def find_request(self, key: str) -> RequestRow | None:
         """The request under a key, if this batch or an earlier transaction has it."""
         return self.requests.get(key) or self._known.requests.get(key)
+
+    def contradicts(self, known: Known, versions: Mapping[str, int]) -> bool:
+        """Whether a refusal rests on what is not so: a key unknown to it, an outdated wallet.
+
+        `versions` are those of the doubted wallets as they are stored.
+        """
+        if known.requests.keys() - self._known.requests.keys():
+            return True
+        if known.entries.keys() - self._known.entries.keys():
+            return True
+        before = self.before
+        return any(
+            user_id in before and before[user_id].version != version
+            for user_id, version in versions.items()
+        )
 
 
 def wallet_not_found(user_id: str) -> DomainError:

@@ -16,7 +16,7 @@ from bson import ObjectId
 from server.kernel.errors import DomainError, Reason
 from server.ledger import apply
 from server.ledger.apply import Applied
-from server.ledger.draft import Draft, RejectedUsage, RequestRow
+from server.ledger.draft import Doubt, Draft, RejectedUsage, RequestRow
 from server.ledger.model import Entry, Profile, Wallet, Writer, new_wallet
 from server.ledger.operations import (
     AddGrant,
@@ -59,11 +59,6 @@ class Job(ABC, Generic[Result]):
     def writer_key(self) -> str | None:
         """The stream writer that it moves."""
         return None
-
-    @property
-    def may_be_refused_replay(self) -> bool:
-        """Whether it was refused though an earlier transaction may have its key."""
-        return False
 
     def apply(self, draft: Draft) -> None:
         """Puts its effect into the draft and remembers what to answer."""
@@ -143,11 +138,6 @@ class OperationJob(Job[Posted]):
     def entry_ids(self) -> Iterable[ObjectId]:
         return (self._operation.id,) if isinstance(self._operation, Reverse) else ()
 
-    @property
-    def may_be_refused_replay(self) -> bool:
-        keyed = self._request is not None or isinstance(self._operation, Reverse)
-        return keyed and isinstance(self._outcome, DomainError)
-
     def _apply(self, draft: Draft) -> Posted:
         request = self._request
         if request is not None and (earlier := draft.find_request(request.key)):
@@ -155,7 +145,12 @@ class OperationJob(Job[Posted]):
                 raise reused(request.key)
             assert earlier.wallet is not None
             return Posted(earlier.entry, earlier.wallet)
-        posted = _perform(draft, self._operation)
+        try:
+            posted = _perform(draft, self._operation)
+        except DomainError:
+            keys, ids = tuple(self.request_keys), tuple(self.entry_ids)
+            draft.doubts.append(Doubt(self._operation.user_id, keys, ids))
+            raise
         if request is not None:
             draft.requests[request.key] = RequestRow(*request, *posted)
         return posted
@@ -336,7 +331,11 @@ def _bill(draft: Draft, use: Use) -> Settled:
     earlier = draft.find_entry(use.id)
     if earlier is None:
         wallet = draft.wallet(use.user_id)
-        applied = apply.use(wallet, use, draft.now_ms)
+        try:
+            applied = apply.use(wallet, use, draft.now_ms)
+        except DomainError:
+            draft.doubts.append(Doubt(use.user_id, (), (use.id,)))
+            raise
         return Settled(draft.record_keyed(use.user_id, applied), False)
     if earlier.usage != use.usage:
         raise DomainError(

@@ -116,6 +116,14 @@ class LedgerStore:
         rows = await self._find(WALLETS, "user_id", [ObjectId(user_id) for user_id in user_ids])
         return {str(row["user_id"]): wallet_from(row) for row in rows}
 
+    async def versions(self, user_ids: Iterable[str]) -> dict[str, int]:
+        """The versions of these users' wallets as they are stored, by user."""
+        wanted = {"$in": [ObjectId(user_id) for user_id in user_ids]}
+        shown = {"_id": 0, "user_id": 1, "version": 1}
+        with reachable():
+            found = self._database.collection(WALLETS).find({"user_id": wanted}, shown)
+            return {str(row["user_id"]): row["version"] for row in await found.to_list()}
+
     async def writers(self, keys: Iterable[str]) -> dict[str, Writer]:
         """The stream writers under these keys."""
         return {row["_id"]: writer_from(row) for row in await self._find(WRITERS, "_id", keys)}
