@@ -30,6 +30,8 @@ _Response = TypeVar("_Response")
 _MAX_TIMESTAMP_SECONDS = 253_402_300_799
 """The end of the year 9999: what a Timestamp and a BSON date can both say."""
 
+_SECOND_NANOS = 1_000_000_000
+
 
 class CreditsServicer(CreditsServiceServicer):
     """Thin: the ledger moves the credits."""
@@ -56,7 +58,7 @@ class CreditsServicer(CreditsServiceServicer):
             request.source,
             priority=request.priority,
             expires_ms=expires_ms,
-            details=Details(request.reason, request.labels),
+            details=_details(request),
         )
         return self._answer(pb.GrantCreditsResponse, posted)
 
@@ -139,7 +141,7 @@ class CreditsServicer(CreditsServiceServicer):
             _caller(request.request_id),
             request.user_id,
             request.credits_micros,
-            Details(request.reason, request.labels),
+            _details(request),
         )
         return self._answer(pb.ConsumeCreditsResponse, posted)
 
@@ -171,7 +173,13 @@ def _caller(request_id: str) -> Caller:
     return Caller(current_principal().client_id, request_id)
 
 
+def _details(request: pb.GrantCreditsRequest | pb.ConsumeCreditsRequest) -> Details:
+    # The order of a protobuf map changes from message to message; a dict's can be sorted.
+    return Details(request.reason, dict(request.labels))
+
+
 def _expiry_ms(moment: Timestamp) -> int:
-    if not 0 <= moment.seconds <= _MAX_TIMESTAMP_SECONDS:
+    whole, part = moment.seconds, moment.nanos
+    if not (0 <= whole <= _MAX_TIMESTAMP_SECONDS and 0 <= part < _SECOND_NANOS):
         raise field_invalid("expires_time", "must be a time between 1970 and 9999")
     return from_timestamp(moment)

@@ -100,7 +100,7 @@ class Request(NamedTuple):
     def of(client_id: str, request_id: str, payload: Sequence[object]) -> "Request":
         """The request; `payload` is all that the caller asked for, as plain JSON values."""
         fingerprint = blake2b(
-            orjson.dumps(payload, default=str, option=orjson.OPT_SORT_KEYS), digest_size=16
+            orjson.dumps(payload, option=orjson.OPT_SORT_KEYS), digest_size=16
         ).digest()
         # A client_id has no zero byte, so two clients' keys never meet.
         return Request(f"{client_id}\0{request_id}", fingerprint)

@@ -1,7 +1,7 @@
 """The ledger's use cases: all that moves credits, for the services on top of it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bson import ObjectId
@@ -42,7 +42,7 @@ class Details(NamedTuple):
     """What a caller may say about a movement."""
 
     reason: str = ""
-    labels: Mapping[str, str] | None = None
+    labels: dict[str, str] | None = None
 
 
 NO_DETAILS = Details()
@@ -147,7 +147,7 @@ class Ledger:
         return await self._committer.submit(OperationJob(operation, request))
 
     def _cause(self, caller: Caller, details: Details) -> Cause:
-        labels = dict(details.labels) if details.labels else None
+        labels = details.labels or None
         return Cause(caller.client_id, caller.request_id, details.reason, labels, self._clock())
 
 
