@@ -347,6 +347,25 @@ class TestRun:
                 assert await handled.get() == number
         await cancelled(task)
 
+    async def test_a_wake_while_it_works_is_not_lost(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(loop, "POLL_INTERVAL_SECONDS", AN_HOUR_MS)
+        second = asyncio.Event()
+
+        async def handle(message: Message) -> None:
+            if message.payload["n"] == 2:
+                second.set()
+                return
+            await house.write({"n": 2})
+            house.dispatcher.wake()
+
+        house.add(handle)
+        await house.write({"n": 1})
+        task = asyncio.create_task(house.dispatcher.run())
+        await within_bound(second.wait())
+        await cancelled(task)
+
     async def test_without_consumers_it_waits_to_be_cancelled(self, house: House) -> None:
         task = asyncio.create_task(house.dispatcher.run())
         await asyncio.sleep(0)

@@ -109,6 +109,17 @@ class TestClaim:
         rest = await store.claim("reader", 3)
         assert [message.payload["n"] for message in rest.messages] == [3, 4]
 
+    async def test_a_row_that_a_failover_could_take_back_is_for_later(
+        self, house: House, reader: Reader, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await house.write({"n": 1})
+        store = OutboxStore(house.database, house.clock)
+        with monkeypatch.context() as patch:
+            # What a majority knows while it lags behind: nothing.
+            patch.setattr(store, "_committed", house.database.collection("empty"))
+            assert (await store.claim("reader", 10)).messages == ()
+        assert len((await store.claim("reader", 10)).messages) == 1
+
 
 class TestDone:
     @pytest.mark.parametrize("order", [["reader", "archive"], ["archive", "reader"]])
