@@ -79,7 +79,7 @@ async def test_bills_the_trace_and_says_so(peer: Peer, bank: Bank) -> None:
 async def test_shows_a_table_without_json(peer: Peer, bank: Bank) -> None:
     code, out, err = await replay(peer)
     assert code == 0, err
-    assert "every wallet verified" in out
+    assert "every wallet agrees" in out
     assert "NO" not in out
 
 

@@ -15,7 +15,7 @@ class Backoff:
     """Exponential with full jitter: between nothing and a bound that doubles with each try."""
 
     min_seconds: float = 0.1
-    max_seconds: float = 10.0
+    max_seconds: float = 5.0
     tries: int = 0
 
     def next_delay(self, asked: timedelta | None = None) -> float:

@@ -26,7 +26,7 @@ class UsageStreamSettings:
     """The stream is opened again when a frame has no answer for so long."""
     min_backoff_seconds: float = 0.1
     """Bound of the first wait before the stream is opened again; doubles each time."""
-    max_backoff_seconds: float = 10.0
+    max_backoff_seconds: float = 5.0
     """Where it stops doubling."""
     close_timeout_seconds: float = 5.0
     """How long leaving `async with` by an exception goes on delivering events."""

@@ -69,6 +69,7 @@ class UsageStream:
         self._backoff = Backoff(settings.min_backoff_seconds, settings.max_backoff_seconds)
         self._opened = asyncio.Event()
         self._connected = False
+        self._reopening = False
         self._last_cause: ZaazError | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -233,6 +234,8 @@ class UsageStream:
         else:
             self._queue.start(next_offset)
             self._opened.set()
+        _log.info("writer %s: open at offset %d", self.writer_id, next_offset)
+        self._reopening = False
         self._connected = True
 
     def _delay(self, cause: ZaazError) -> float:
@@ -244,9 +247,10 @@ class UsageStream:
         defective = isinstance(cause, InternalError | OffsetOutOfRange)
         if defective and self._backoff.tries >= MAX_DEFECTIVE_TRIES:
             raise cause
-        delay = self._backoff.next_delay(cause.retry_delay)
-        _log.warning("writer %s: %s; opening again in %.2f s", self.writer_id, cause, delay)
-        return delay
+        level = logging.DEBUG if self._reopening else logging.WARNING  # once a time away
+        _log.log(level, "writer %s: %s; opening the stream again", self.writer_id, cause)
+        self._reopening = True
+        return self._backoff.next_delay(cause.retry_delay)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         """However the task ended, nobody waits for it any longer."""

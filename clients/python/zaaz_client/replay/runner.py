@@ -18,6 +18,8 @@ from zaaz_client.usage_stream import UsageStream
 
 FIRST_CONTACT_SECONDS: Final = 10.0
 """A server that is meant to be there answers sooner."""
+MAX_BACKOFF_SECONDS: Final = 1.0
+"""Somebody is watching, and a restart takes a few seconds."""
 _BATCH_EVENTS: Final = 500
 _TICK_SECONDS: Final = 0.1
 
@@ -79,7 +81,7 @@ class Outcome:
             ("events sent = billed, each once", books.events_billed == books.usages == events),
             ("charges = decreases + shortfalls", books.charged_micros == paid),
             ("decreases = granted - balance", books.decreased_micros == spent),
-            ("every wallet verified", books.sound_wallets == len(self.plan.user_ids)),
+            ("every wallet agrees", books.sound_wallets == len(self.plan.user_ids)),
         ]
 
 
@@ -126,7 +128,9 @@ async def _deliver(
     patience_seconds: float,
 ) -> None:
     settings = UsageStreamSettings(
-        open_timeout_seconds=patience_seconds, stall_timeout_seconds=patience_seconds
+        open_timeout_seconds=patience_seconds,
+        stall_timeout_seconds=patience_seconds,
+        max_backoff_seconds=MAX_BACKOFF_SECONDS,
     )
     stream = client.usage_stream(plan.writer_id, on_rejected=delivery.refuse, settings=settings)
     delivery.counters = stream.counters
