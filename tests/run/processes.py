@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 END_SECONDS = 20.0
 """Bound on waiting for a process to end."""
+
+_LOOK_SECONDS = 0.002
 
 
 def mongods(data_dir: Path) -> list[int]:
@@ -41,3 +44,12 @@ async def ended(pid: int, within_seconds: float = END_SECONDS) -> None:
     finally:
         loop.remove_reader(handle)
         os.close(handle)
+
+
+async def until(holds: Callable[[], object], within_seconds: float) -> None:
+    """Returns once `holds()`, looked at again and again; TimeoutError."""
+    async with asyncio.timeout(within_seconds):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(_LOOK_SECONDS)

@@ -1,6 +1,5 @@
 """However the server ends, nothing of it runs on."""
 
-import asyncio
 import os
 import signal
 
@@ -8,8 +7,9 @@ import grpc
 import pytest
 from zaaz.credits.v1 import usage_service_pb2 as pb
 
+from tests.run.command import START_SECONDS
 from tests.run.conftest import NewCommand
-from tests.run.processes import ended, mongods
+from tests.run.processes import ended, mongods, until
 from tests.serving import connected, new_key
 
 ORPHAN_SECONDS = 20.0
@@ -42,9 +42,7 @@ async def test_mongod_has_a_session_of_its_own(new_command: NewCommand) -> None:
 async def test_signal_while_starting(new_command: NewCommand) -> None:
     server = new_command()
     await server.spawn()
-    while not mongods(server.data_dir):
-        assert server.is_running
-        await asyncio.sleep(0.01)
+    await until(lambda: mongods(server.data_dir), START_SECONDS)
     over = await server.stop()
     assert over.code == 0
     assert "Traceback" not in over.stderr
@@ -86,9 +84,8 @@ async def test_killed_server_leaves_no_mongod(new_command: NewCommand) -> None:
 async def test_server_killed_while_starting_leaves_no_mongod(new_command: NewCommand) -> None:
     server = new_command()
     await server.spawn()
-    while not (orphans := mongods(server.data_dir)):
-        assert server.is_running
-        await asyncio.sleep(0.001)
+    await until(lambda: mongods(server.data_dir), START_SECONDS)
+    orphans = mongods(server.data_dir)
     await server.kill()
     for orphan in orphans:
         await ended(orphan, ORPHAN_SECONDS)
