@@ -96,8 +96,10 @@ class Keys:
 
     def __init__(self) -> None:
         self.watching: list[Callable[[DomainError], None]] = []
+        self.asked: list[str] = []
 
     async def authenticate(self, token: str) -> Principal:
+        self.asked.append(token)
         scopes = {"good": {SCOPE}, "admin": {"admin"}, "scopeless": {"usage.write"}}
         if token == "expired":
             raise DomainError(Reason.API_KEY_EXPIRED, "the API key has expired")

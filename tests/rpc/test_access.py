@@ -55,6 +55,14 @@ async def test_without_a_good_key_nobody_gets_in(
     assert reason_of(error) == reason
 
 
+@pytest.mark.parametrize("token", ["", "x" * 513])
+async def test_what_cannot_be_a_key_is_not_looked_up(token: str) -> None:
+    async with running(Unary=echo) as server:
+        await failure(server.call("Unary", request(), metadata=bearer(token)))
+
+    assert server.keys.asked == []
+
+
 async def test_a_key_needs_the_methods_scope() -> None:
     async with running(Unary=echo) as server:
         error = await failure(server.call("Unary", request(), metadata=bearer("scopeless")))
