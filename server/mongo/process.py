@@ -19,8 +19,12 @@ STOP_TIMEOUT_SECONDS = 15
 MAX_LOG_BYTES = 16 * 1024 * 1024
 SLOW_OPERATION_MS = 1_000
 OPLOG_MEGABYTES = 1_024
-# Metrics for MongoDB's support: writes that nobody here reads.
-_PARAMETERS = {"diagnosticDataCollectionEnabled": "false"}
+_PARAMETERS = {
+    # Metrics for MongoDB's support: writes that nobody here reads.
+    "diagnosticDataCollectionEnabled": "false",
+    # How long a transaction whose client is gone keeps its rows from others; ours take a second.
+    "transactionLifetimeLimitSeconds": "20",
+}
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "TZ")
 
 
