@@ -7,6 +7,9 @@ from bson.errors import InvalidId
 
 from server.kernel.errors import DomainError, FieldViolation, Reason
 
+ID_DESCRIPTION = "must be 24 lowercase hex digits"
+"""What would have been right."""
+
 _HEX_DIGITS = 24
 
 
@@ -22,12 +25,11 @@ def parse_id(field: str, text: str) -> ObjectId:
             return ObjectId(text)
     except InvalidId:
         pass
-    description = "must be 24 lowercase hex digits"
     raise DomainError(
         Reason.MALFORMED_ID,
-        f"{field}: {description}",
+        f"{field}: {ID_DESCRIPTION}",
         {"field": field},
-        violations=[FieldViolation(field, description)],
+        violations=[FieldViolation(field, ID_DESCRIPTION)],
     )
 
 

@@ -11,6 +11,7 @@ import protovalidate
 from google.protobuf.message import Message
 
 from server.kernel.errors import DomainError, FieldViolation, Reason
+from server.kernel.ids import ID_DESCRIPTION
 
 MAX_VIOLATIONS: Final = 100
 """More are not read: a thousand bad rows tell their sender no more than a hundred."""
@@ -69,7 +70,8 @@ def _read(violation: Any) -> tuple[FieldViolation, bool]:
     path = ".".join(_element(element) for element in elements)
     name = elements[-1].field_name if elements else ""
     is_id = violation.rule_id == _PATTERN and _names_object_id(name)
-    return FieldViolation(path or "(message)", violation.message or violation.rule_id), is_id
+    description = ID_DESCRIPTION if is_id else violation.message or violation.rule_id
+    return FieldViolation(path or "(message)", description), is_id
 
 
 def _names_object_id(name: str) -> bool:
