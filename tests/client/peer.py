@@ -43,6 +43,7 @@ class Do(Enum):
     INTERNAL = auto()
     FENCE = auto()
     REVOKE = auto()
+    BROKEN = auto()  # a rejection with INTERNAL
     SIZE = auto()  # a rejection that repeating cannot help
 
 
@@ -85,6 +86,7 @@ _ENDS: dict[Do, status_pb2.Status] = {
 _REJECTIONS: dict[Do, status_pb2.Status] = {
     Do.REJECT: status(grpc.StatusCode.ABORTED, "CONTENTION", attempts="3"),
     Do.GAP: status(grpc.StatusCode.OUT_OF_RANGE, "OFFSET_OUT_OF_RANGE"),
+    Do.BROKEN: status(grpc.StatusCode.INTERNAL, "INTERNAL", error_id="2"),
     Do.SIZE: status(grpc.StatusCode.INVALID_ARGUMENT, "FRAME_SIZE_INVALID"),
 }
 
@@ -203,7 +205,7 @@ class Peer(UsageServiceServicer):
                 await self._answer(writer, frame, context)
             case Do.SILENT:
                 pass
-            case Do.REJECT | Do.GAP | Do.SIZE:
+            case Do.REJECT | Do.GAP | Do.SIZE | Do.BROKEN:
                 await self._reject(writer, frame, context, _REJECTIONS[do])
             case Do.DRAIN:
                 drain = pb.UsageStreamDrain(next_offset=writer.next_offset)

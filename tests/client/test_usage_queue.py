@@ -97,6 +97,7 @@ def test_open_is_what_the_contract_reads() -> None:
 
 def test_a_frame_ends_before_its_bound_in_bytes() -> None:
     queue = UsageQueue(1_000, 100_000_000)
+    queue.start(0)
     queue.frame_events = 1_000
     for index in range(100):
         large = event(index)

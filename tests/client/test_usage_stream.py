@@ -64,6 +64,7 @@ async def test_delivers_in_order_and_sends_the_key(peer: Peer, client: ZaazClien
         Do.GAP,
         Do.WRONG_ACK,
         Do.INTERNAL,
+        Do.BROKEN,
     ],
 )
 async def test_trouble_at_any_frame_loses_and_repeats_nothing(
@@ -167,8 +168,11 @@ async def test_what_cannot_be_repaired_is_raised_everywhere(
     assert peer.opens == 1
 
 
-async def test_a_server_that_always_breaks_is_given_up(peer: Peer, client: ZaazClient) -> None:
-    peer.script = lambda _: Do.INTERNAL
+@pytest.mark.parametrize("trouble", [Do.INTERNAL, Do.BROKEN])
+async def test_a_server_that_always_breaks_is_given_up(
+    peer: Peer, client: ZaazClient, trouble: Do
+) -> None:
+    peer.script = lambda _: trouble
     stream = client.usage_stream("w", settings=QUICK)
     with pytest.raises(InternalError):
         async with asyncio.timeout(30), stream:
@@ -371,6 +375,14 @@ async def test_a_closed_stream_takes_nothing(peer: Peer, client: ZaazClient) -> 
     with pytest.raises(StreamClosed):
         await stream.__aenter__()
     await stream.close()
+
+
+async def test_a_stream_that_is_not_open_takes_nothing(client: ZaazClient) -> None:
+    stream = client.usage_stream("w")
+    with pytest.raises(StreamClosed, match="async with"):
+        await stream.send(event(0))
+    with pytest.raises(StreamClosed, match="async with"):
+        stream.send_nowait(event(0))
 
 
 async def test_closing_the_client_ends_its_streams(peer: Peer) -> None:

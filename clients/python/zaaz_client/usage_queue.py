@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from zaaz_client.errors import BufferFull, OffsetOutOfRange, ZaazError
+from zaaz_client.errors import BufferFull, OffsetOutOfRange, StreamClosed, ZaazError
 
 MAX_FRAME_BYTES: Final = 1024 * 1024
 """A frame ends before it; servers take messages of 4 MiB."""
@@ -46,7 +46,9 @@ class UsageQueue:
         self._pending: deque[bytes] = deque()
         self._room = asyncio.Event()
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._failure: ZaazError | None = None
+        self._failure: ZaazError | None = StreamClosed(
+            "the usage stream is not open: use `async with`"
+        )
         self.unanswered: deque[Frame] = deque()
         self.acknowledged = 0
         self.sent_through = 0
@@ -179,7 +181,8 @@ class UsageQueue:
         self.pending_since = 0.0
 
     def start(self, next_offset: int) -> None:
-        """Take over a writer where it stands. Nothing has been put yet."""
+        """Take over a writer where it stands. Nothing can have been put before."""
+        self._failure = None
         self.acknowledged = self.sent_through = self.next_offset = next_offset
 
     def resume(self, next_offset: int) -> int:

@@ -20,6 +20,7 @@ from zaaz_client.backoff import Backoff, seconds
 from zaaz_client.channel import TypedChannel
 from zaaz_client.errors import (
     Draining,
+    InternalError,
     OffsetOutOfRange,
     Overloaded,
     ProtocolError,
@@ -167,8 +168,8 @@ class UsageSession:
         self._queue.work.set()
 
     def _check_rejection(self, error: ZaazError) -> None:
-        if _asks_to_reopen(error):
-            raise Reopen(error)
+        if _asks_to_reopen(error) or isinstance(error, InternalError):
+            raise Reopen(error)  # which is not tried for ever
         if not error.retryable:
             raise error
 
