@@ -62,9 +62,7 @@ class Watches:
         watched = self._by_key.pop(key_id, None)
         if watched is None:
             return
-        ends = list(watched.ends.values())
-        watched.ends.clear()
-        for end in ends:
+        for end in list(watched.ends.values()):
             try:
                 end(error)
             except Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,10 @@ from unittest.mock import Mock
 import pytest
 from bson import ObjectId
 
+from server.auth import authenticator as authenticator_module
 from server.auth.authenticator import MAX_STALE_MS, KeyAuthenticator
 from server.auth.cache import KeyCache, Verified
-from server.auth.model import CreatedKey, KeySecrets, NewApiKey, format_key
+from server.auth.model import ApiKey, CreatedKey, KeySecrets, NewApiKey, format_key
 from server.auth.service import AuthService
 from server.auth.store import COLLECTIONS, ApiKeyStore
 from server.kernel.errors import DomainError, Reason
@@ -197,6 +198,35 @@ class TestRefresh:
         assert end.call_args.args[0].reason is Reason.CREDENTIALS_INVALID
         assert await reason_of(service, created.key) is Reason.CREDENTIALS_INVALID
 
+    async def test_every_page_of_keys_is_asked_about(
+        self, service: AuthService, new_service: NewService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(authenticator_module, "REFRESH_PAGE_SIZE", 2)
+        elsewhere = new_service()
+        keys = [await service.create_first_key("partner", ("admin",)) for _ in range(5)]
+        ends = [Mock() for _ in keys]
+        for created, end in zip(keys, ends, strict=True):
+            elsewhere.watch(await elsewhere.authenticate(created.key), end)
+            await service.revoke_key(created.api_key.id)
+        await elsewhere.refresh()
+        for end in ends:
+            end.assert_called_once()
+
+    async def test_a_key_revoked_while_it_is_looked_up_is_not_kept(
+        self, service: AuthService, created: CreatedKey, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        find = ApiKeyStore.find
+
+        async def find_too_early(store: ApiKeyStore, key_id: ObjectId) -> ApiKey | None:
+            monkeypatch.undo()
+            found = await find(store, key_id)
+            await service.revoke_key(key_id)
+            return found
+
+        monkeypatch.setattr(ApiKeyStore, "find", find_too_early)
+        await service.authenticate(created.key)
+        assert await reason_of(service, created.key) is Reason.API_KEY_REVOKED
+
     async def test_the_task_does_it_by_itself(
         self, service: AuthService, new_service: NewService, created: CreatedKey
     ) -> None:
@@ -247,22 +277,47 @@ def refresher_failed() -> Iterator[asyncio.Event]:
     logger.removeFilter(hear)
 
 
+@pytest.fixture
+async def mongod(tmp_path: Path) -> AsyncIterator[EmbeddedMongod]:
+    """One that a test may stop and start."""
+    mongod = EmbeddedMongod(tmp_path, cache_gigabytes=0.25)
+    yield mongod
+    await mongod.stop()
+
+
+async def until_served(service: AuthService, token: str) -> None:
+    """Ask until the driver has found the database again; it looks for half a second each time."""
+    async with asyncio.timeout(BOUND_SECONDS):
+        while True:
+            with suppress(DomainError):
+                await service.authenticate(token)
+                return
+
+
 class TestWithoutDatabase:
     async def test_keys_stay_valid_for_a_while_and_the_refresher_goes_on(
-        self, tmp_path: Path, clock: ManualClock, refresher_failed: asyncio.Event
+        self, mongod: EmbeddedMongod, clock: ManualClock, refresher_failed: asyncio.Event
     ) -> None:
-        mongod = EmbeddedMongod(tmp_path, cache_gigabytes=0.25)
-        client = await connect(await mongod.start() + "&serverSelectionTimeoutMS=200")
+        client = await connect(await mongod.start() + "&serverSelectionTimeoutMS=500")
         database = Database(client, "away")
         await database.prepare(COLLECTIONS)
         service = AuthService(database, "a server secret", clock)
         created = await service.create_first_key("partner", ("admin",))
         await service.authenticate(created.key)
-        task = asyncio.create_task(service.run())
+        expiring = NewApiKey("r", "partner", "", ("admin",), clock.now_ms + MAX_STALE_MS + 1_000)
+        end = Mock()
+        stream = await service.create_key("platform", expiring)
+        service.watch(await service.authenticate(stream.key), end)
+        clock.advance(MAX_STALE_MS)
+        await service.refresh()
         await mongod.stop()
+        task = asyncio.create_task(service.run())
 
         clock.advance(MAX_STALE_MS)
         assert await service.authenticate(created.key)
+        with pytest.raises(DomainError, match="cannot be reached"):
+            await service.refresh()
+        assert end.call_args.args[0].reason is Reason.API_KEY_EXPIRED
         clock.advance(1)
         assert await reason_of(service, created.key) is Reason.DEPENDENCY_UNAVAILABLE
         unknown = format_key(ObjectId(), "a" * 52)
@@ -271,10 +326,9 @@ class TestWithoutDatabase:
             await refresher_failed.wait()
 
         await mongod.start()
-        assert await service.authenticate(created.key)
+        await until_served(service, created.key)
         assert not task.done()
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
         await client.close()
-        await mongod.stop()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,23 @@ class TestDelivery:
         assert await house.rows() == []
 
 
+@pytest.fixture
+async def mongod(tmp_path: Path) -> AsyncIterator[EmbeddedMongod]:
+    """One that a test may stop and start."""
+    mongod = EmbeddedMongod(tmp_path, cache_gigabytes=0.25)
+    yield mongod
+    await mongod.stop()
+
+
+async def until_written(house: House, payload: dict[str, int]) -> None:
+    """Ask until the driver has found the database again; it looks for half a second each time."""
+    async with asyncio.timeout(BOUND_SECONDS):
+        while True:
+            with suppress(DatabaseUnavailable):
+                await house.write(payload)
+                return
+
+
 class Killed(BaseException):
     """Ends everything on the spot, as kill -9 does: nothing is tidied on its way."""
 
@@ -168,11 +186,10 @@ class TestCrash:
         await cancelled(task)
 
     async def test_the_database_goes_away_and_comes_back(
-        self, house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, house: House, mongod: EmbeddedMongod, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(loop, "MAX_PAUSE_SECONDS", 0.1)
-        mongod = EmbeddedMongod(tmp_path, cache_gigabytes=0.25)
-        client = await connect(await mongod.start() + "&serverSelectionTimeoutMS=200")
+        client = await connect(await mongod.start() + "&serverSelectionTimeoutMS=500")
         database = Database(client, "away")
         await database.prepare(COLLECTIONS)
         there = type(house)(database, house.clock)
@@ -189,11 +206,10 @@ class TestCrash:
             await there.dispatcher.run_once()
 
         await mongod.start()
-        await there.write({"n": 1})
+        await until_written(there, {"n": 1})
         await within_bound(seen.wait())
         await cancelled(task)
         await client.close()
-        await mongod.stop()
 
 
 class TestFailure:
