@@ -72,12 +72,6 @@ def add_grant(wallet: Wallet, operation: AddGrant, now_ms: int) -> Applied:
     wallet, expired = expire(wallet, now_ms)
     if operation.expires_ms <= now_ms:
         raise field_invalid("expires_time", "must be in the future")
-    if len(wallet.grants) >= MAX_GRANTS:
-        raise DomainError(
-            Reason.TOO_MANY_GRANTS,
-            f"a wallet holds at most {MAX_GRANTS} grants at a time",
-            {"limit": MAX_GRANTS},
-        )
     amount = operation.credits_micros
     repaid = min(wallet.debt_micros, amount)
     grant = Grant(
@@ -185,7 +179,10 @@ def use(wallet: Wallet, operation: Use, now_ms: int) -> Applied:
 
 
 def reverse(wallet: Wallet, operation: Reverse, now_ms: int) -> Applied:
-    """NOT_REVERSIBLE; INSUFFICIENT_CREDITS where granted credits are spent already."""
+    """NOT_REVERSIBLE; INSUFFICIENT_CREDITS where granted credits are spent already.
+
+    TOO_MANY_GRANTS where burned ones would return to a wallet that has others by now.
+    """
     original = operation.original
     if original.source == IncreaseSource.REVERSAL or original.decrease_reason in (
         DecreaseReason.EXPIRY,
@@ -253,6 +250,12 @@ class _Posting(NamedTuple):
 
 
 def _post(wallet: Wallet, posting: _Posting, now_ms: int) -> tuple[Wallet, Entry]:
+    if len(posting.grants) > max(MAX_GRANTS, len(wallet.grants)):
+        raise DomainError(
+            Reason.TOO_MANY_GRANTS,
+            f"a wallet holds at most {MAX_GRANTS} grants at a time",
+            {"limit": MAX_GRANTS},
+        )
     balance = in_range("credits_micros", wallet.credits_micros + posting.signed_micros)
     debt = in_range("debt_micros", wallet.debt_micros + posting.debt_change_micros)
     entry = Entry(

@@ -102,7 +102,10 @@ class Ledger:
         return await self._run(caller, operation, ("consume", user_id, credits_micros, *details))
 
     async def reverse(self, caller: Caller, entry_id: ObjectId, reason: str) -> Posted:
-        """TRANSACTION_NOT_FOUND, ALREADY_REVERSED, NOT_REVERSIBLE, INSUFFICIENT_CREDITS."""
+        """TRANSACTION_NOT_FOUND, ALREADY_REVERSED, NOT_REVERSIBLE, INSUFFICIENT_CREDITS.
+
+        TOO_MANY_GRANTS.
+        """
         original = (await self._store.entries([entry_id])).get(entry_id.binary)
         if original is None:
             raise transaction_not_found(entry_id)
