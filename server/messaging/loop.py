@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from contextlib import suppress
 
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE = 32
 POLL_INTERVAL_SECONDS = 1.0
 """For rows that nobody woke us for: another process's, or from before a crash."""
+GATHER_SECONDS = 0.02
+"""Between the beginnings of two small batches: under load, rows are taken together."""
 HANDLE_TIMEOUT_SECONDS = 10.0
 LEAVE_TIMEOUT_SECONDS = 2.0
 MAX_ATTEMPTS = 10
@@ -41,6 +44,7 @@ class ConsumerLoop:
     async def run(self) -> None:
         """Until cancelled, whatever happens."""
         while True:
+            began = time.monotonic()
             # Cleared before looking: a wake while we look is not lost.
             self.woken.clear()
             try:
@@ -54,6 +58,7 @@ class ConsumerLoop:
                 self._failures = 0
                 if taken < BATCH_SIZE:
                     await self._wait_for_work()
+                    await asyncio.sleep(began + GATHER_SECONDS - time.monotonic())
 
     async def run_once(self) -> int:
         """One batch; how many messages were taken."""
