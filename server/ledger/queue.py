@@ -53,17 +53,24 @@ class JobQueue:
 
     def take(self) -> list[Job[Any]]:
         """The next batch; empty when nothing waits. Frames are never divided."""
-        batch: list[Job[Any]] = []
-        room = MAX_BATCH_ENTRIES
-        for waiting in (self._interactive, self._frames):
-            while waiting and (waiting[0].size <= room or not batch):
-                job = waiting.popleft()
-                room -= job.size
-                self._entries -= job.size
-                if not job.future.done():
-                    batch.append(job)
+        # The first frame's place is kept: no amount of single operations starves the streams.
+        reserved = self._frames[0].size if self._frames else 0
+        batch = self._take_from(self._interactive, MAX_BATCH_ENTRIES - reserved)
+        room = MAX_BATCH_ENTRIES - sum(job.size for job in batch)
+        batch += self._take_from(self._frames, room)
         self._changed.set()
         return batch
+
+    def _take_from(self, waiting: deque[Job[Any]], room: int) -> list[Job[Any]]:
+        taken: list[Job[Any]] = []
+        while waiting and waiting[0].size <= room:
+            job = waiting.popleft()
+            self._entries -= job.size
+            # A caller that went away has taken its job back.
+            if not job.future.done():
+                room -= job.size
+                taken.append(job)
+        return taken
 
     async def wait_for(self, entries: int) -> None:
         """Returns once so many entries wait."""
