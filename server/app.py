@@ -35,6 +35,7 @@ from server.kernel.clock import Clock, system_clock
 from server.kernel.errors import DomainError, Reason
 from server.kernel.paging import PageTokens
 from server.kernel.principal import ADMIN
+from server.kernel.tasks import Background
 from server.ledger.committer import Committer
 from server.ledger.reader import LedgerReader
 from server.ledger.service import Ledger
@@ -59,7 +60,6 @@ from server.rpc.logs import EventLog
 from server.rpc.server import RpcServer, Tls
 from server.rpc.telemetry import Telemetry
 from server.rpc.validation import warm
-from server.tasks import Background
 from server.wallet.servicer import WalletServicer
 
 LOCAL_CLIENT = "local"

@@ -19,7 +19,6 @@ ALLOWED: dict[str, set[str]] = {
     "auth": {"kernel", "mongo"},
     "wallet": {"kernel", "ledger"},
     "credits": {"kernel", "mongo", "ledger"},
-    "tasks": set(),
     "config": {"rpc"},
 }
 """What a part of the server may import beside itself. app, cli and __main__ may import all."""

@@ -17,6 +17,7 @@ from zaaz.credits.v1 import usage_service_pb2 as pb
 from server.credits.events import MAX_FRAME_EVENTS, EventReader
 from server.credits.rejections import RejectionRoom
 from server.kernel.errors import DomainError, Reason
+from server.kernel.tasks import end
 from server.ledger.jobs import FramePosition, FrameResult, Refused, Settled, fenced
 from server.ledger.model import Writer
 from server.ledger.service import Ledger
@@ -96,8 +97,7 @@ class UsageStream:
                     drain=pb.UsageStreamDrain(next_offset=self._next_offset)
                 )
         finally:
-            receiving.cancel()
-            await asyncio.wait({receiving})
+            await end(receiving)
 
     async def _receive(self, requests: AsyncIterator[pb.IngestUsageRequest]) -> None:
         async for request in requests:
