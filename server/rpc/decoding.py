@@ -5,6 +5,7 @@ message with a bare INTERNAL, and sends the caller the text of what went wrong
 in a serializer. So here grpc carries bytes, and the edge decodes.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
@@ -60,6 +61,7 @@ class StreamContext:
 
     async def read(self) -> Any:
         """The next request, or grpc.aio.EOF."""
+        self._require_open()
         raw = await self._context.read()
         if raw is grpc.aio.EOF:
             return raw
@@ -68,6 +70,7 @@ class StreamContext:
 
     async def write(self, message: Any) -> None:
         """Send a response; waits while the peer's window is full."""
+        self._require_open()
         await self._context.write(self._encode(message))
         self._call.messages_out += 1
 
@@ -75,6 +78,11 @@ class StreamContext:
         """Every request until the caller has no more."""
         while (message := await self.read()) is not grpc.aio.EOF:
             yield message
+
+    def _require_open(self) -> None:
+        """Python 3.11's wait_for, and so the driver, may lose the cancellation that ended us."""
+        if self._call.stream is not None and self._call.stream.ended:
+            raise asyncio.CancelledError
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)

@@ -1,6 +1,7 @@
 """Who may call."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -164,6 +165,27 @@ async def test_revocation_ends_an_open_stream(waits_in: str) -> None:
     assert error.code() is grpc.StatusCode.UNAUTHENTICATED
     assert reason_of(error) == "API_KEY_REVOKED"
     assert server.keys.watching == []
+
+
+async def test_revocation_ends_a_stream_that_lost_the_cancellation() -> None:
+    swallowed = asyncio.Event()
+
+    async def stream(requests: Any, context: Any) -> Any:
+        yield WalletDifference()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        swallowed.set()
+        async for _ in requests:
+            pass
+
+    async with running(BidiStream=stream) as server, asyncio.timeout(20):
+        call = server.call("BidiStream")
+        await call.read()
+        server.keys.revoke()
+        await swallowed.wait()
+        error = await failure(_drained(call))
+
+    assert reason_of(error) == "API_KEY_REVOKED"
 
 
 async def test_a_stream_that_ended_is_watched_no_more() -> None:

@@ -59,7 +59,8 @@ class AuthServiceServicer:
     """
 
     def CreateApiKey(self, request, context):
-        """Makes a key. Its secret is in this answer and nowhere else.
+        """Makes a key. Its secret is in this answer and nowhere else; a replay has it
+        again, unless the server's own secret has changed since: then `key` is empty.
         Errors: REQUEST_ID_REUSED, FIELD_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

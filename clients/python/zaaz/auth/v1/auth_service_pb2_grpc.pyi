@@ -36,7 +36,8 @@ class AuthServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuthServiceAsyncStub: ...
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.CreateApiKeyRequest, _auth_service_pb2.CreateApiKeyResponse]
-    """Makes a key. Its secret is in this answer and nowhere else.
+    """Makes a key. Its secret is in this answer and nowhere else; a replay has it
+    again, unless the server's own secret has changed since: then `key` is empty.
     Errors: REQUEST_ID_REUSED, FIELD_INVALID.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ListApiKeysRequest, _auth_service_pb2.ListApiKeysResponse]
@@ -56,7 +57,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.CreateApiKeyRequest, _auth_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
-    """Makes a key. Its secret is in this answer and nowhere else.
+    """Makes a key. Its secret is in this answer and nowhere else; a replay has it
+    again, unless the server's own secret has changed since: then `key` is empty.
     Errors: REQUEST_ID_REUSED, FIELD_INVALID.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ListApiKeysRequest, _auth_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
@@ -79,7 +81,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_auth_service_pb2.CreateApiKeyResponse]]:
-        """Makes a key. Its secret is in this answer and nowhere else.
+        """Makes a key. Its secret is in this answer and nowhere else; a replay has it
+        again, unless the server's own secret has changed since: then `key` is empty.
         Errors: REQUEST_ID_REUSED, FIELD_INVALID.
         """
 
