@@ -6,7 +6,6 @@ alone. Data is durable through kill -9 of everything.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -14,14 +13,16 @@ from pathlib import Path
 from typing import IO
 
 from server.mongo.errors import EmbeddedMongodFailed
-from server.mongo.ownership import end_orphan, lay_out, own
-from server.mongo.process import REPLICA_SET, Layout, Tuning, end, spawn
+from server.mongo.layout import Layout, lay_out
+from server.mongo.ownership import end_orphan, own
+from server.mongo.process import REPLICA_SET, Run, Tuning, spawn
 from server.mongo.replica_set import make_primary, url_of
 
 CACHE_GIGABYTES = 1.0
 FIRST_RESTART_DELAY_SECONDS = 0.1
 MAX_RESTART_DELAY_SECONDS = 10.0
 STABLE_AFTER_SECONDS = 60.0
+LAST_WORDS_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class EmbeddedMongod:
         self._data_dir = data_dir
         self._tuning = Tuning(cache_gigabytes, parameters or {})
         self._serving = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
+        self._run: Run | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._ownership: IO[bytes] | None = None
         self.last_failure: str | None = None
@@ -57,8 +58,9 @@ class EmbeddedMongod:
     @property
     def pid(self) -> int | None:
         """The process id of the mongod that runs."""
-        running = self._process is not None and self._process.returncode is None
-        return self._process.pid if self._process is not None and running else None
+        if self._run is None or self._run.process.returncode is not None:
+            return None
+        return self._run.process.pid
 
     async def wait_healthy(self) -> None:
         """Return when it serves."""
@@ -85,20 +87,29 @@ class EmbeddedMongod:
         """End mongod in order, within 15 s, and give up the data directory. Idempotent."""
         if self._supervisor is not None:
             self._supervisor.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._supervisor
+            await asyncio.wait([self._supervisor])
             self._supervisor = None
         self._serving.clear()
-        await self._end_process()
+        await self._end_run()
         if self._ownership is not None:
             self._ownership.close()
             self._ownership = None
 
     async def _launch(self, layout: Layout) -> None:
-        self._process = await spawn(layout, self._tuning)
-        await make_primary(layout.socket, REPLICA_SET)
+        self._run = await spawn(layout, self._tuning)
+        try:
+            await make_primary(layout.socket, REPLICA_SET)
+        except EmbeddedMongodFailed as failure:
+            raise await self._explained(self._run, failure) from failure
         self.last_failure = None
         self._serving.set()
+
+    async def _explained(self, run: Run, failure: EmbeddedMongodFailed) -> EmbeddedMongodFailed:
+        """If it is dying, its own reason is the better one."""
+        try:
+            return await asyncio.wait_for(run.outcome(), LAST_WORDS_SECONDS)
+        except TimeoutError:
+            return failure
 
     async def _supervise(self, layout: Layout) -> None:
         delay = FIRST_RESTART_DELAY_SECONDS
@@ -112,13 +123,13 @@ class EmbeddedMongod:
 
     async def _outlast(self) -> float:
         """Return when mongod has ended: after how many seconds. At once if it is not running."""
-        if self._process is None:
+        if self._run is None:
             return 0.0
         since = time.monotonic()
-        code = await self._process.wait()
-        self._process = None
+        end = await self._run.outcome()
+        self._run = None
         self._serving.clear()
-        _log.error("mongod ended with %s; it is started again", code)
+        _log.error("%s; it is started again", end)
         return time.monotonic() - since
 
     async def _relaunch(self, layout: Layout) -> None:
@@ -127,9 +138,13 @@ class EmbeddedMongod:
         except EmbeddedMongodFailed as failure:
             self.last_failure = str(failure)
             _log.error("%s", failure)
-            await self._end_process()
+            await self._end_run()
+        except Exception as defect:  # noqa: BLE001 - the supervisor outlives whatever it meets
+            self.last_failure = repr(defect)
+            _log.exception("starting mongod again failed")
+            await self._end_run()
 
-    async def _end_process(self) -> None:
-        if self._process is not None:
-            await end(self._process)
-            self._process = None
+    async def _end_run(self) -> None:
+        if self._run is not None:
+            await self._run.end()
+            self._run = None

@@ -16,6 +16,7 @@ from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError, Wr
 
 DUPLICATE_KEY = 11000
 WRITE_CONFLICT = 112
+TOO_LARGE_FOR_CACHE = 388
 _NOT_SERVING = frozenset(
     # Shutting down, stepping down, not primary, or a single node before its election.
     (91, 189, 10107, 11600, 11602, 13435, 13436)
@@ -31,8 +32,9 @@ class TransactionLost(Exception):  # noqa: N818 - it names what happened; losing
 
     `kind` is "duplicate" (a unique key exists: 11000), "conflict" (another
     transaction was first: 112 or a transient error; also how a key shows that
-    another process has just committed), or "unknown" (the connection went away
-    during the commit and stayed away: it may be stored).
+    another process has just committed, and a batch that is too large for the
+    cache), or "unknown" (the connection went away during the commit and stayed
+    away: it may be stored).
     """
 
     def __init__(self, kind: LostKind, message: str) -> None:
@@ -109,6 +111,7 @@ def _lost_kind(error: PyMongoError) -> LostKind | None:
         return None
     if error.code == DUPLICATE_KEY:
         return "duplicate"
-    if error.code == WRITE_CONFLICT or error.has_error_label(_TRANSIENT):
+    # The cache is full of this transaction and its neighbours: smaller or later, it may pass.
+    if error.code in (WRITE_CONFLICT, TOO_LARGE_FOR_CACHE) or error.has_error_label(_TRANSIENT):
         return "conflict"
     return None

@@ -4,32 +4,14 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import re
 import signal
-import tempfile
-from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
 from server.mongo.errors import EmbeddedMongodFailed
-from server.mongo.process import STOP_TIMEOUT_SECONDS, Layout
-
-MAX_SOCKET_PATH_BYTES = 107
-_SOCKET = "mongod.sock"
-# mongod reads a comma as a list and a colon as a port.
-_PLAIN_PATH = re.compile(r"[\w./+-]+", re.ASCII)
-
-
-def lay_out(data_dir: Path) -> Layout:
-    """Make the directories (0700). EmbeddedMongodFailed when they cannot be written."""
-    data_dir = data_dir.absolute()
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        layout = Layout(data_dir, _socket_path(data_dir))
-        layout.database.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise _unusable(data_dir, error) from error
-    return layout
+from server.mongo.layout import Layout, unusable
+from server.mongo.layout import lay_out as lay_out
+from server.mongo.process import STOP_TIMEOUT_SECONDS
 
 
 def own(layout: Layout) -> IO[bytes]:
@@ -41,7 +23,7 @@ def own(layout: Layout) -> IO[bytes]:
     try:
         file = layout.owner.open("ab")
     except OSError as error:
-        raise _unusable(layout.data_dir, error) from error
+        raise unusable(layout.data_dir, error) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -105,34 +87,3 @@ def _running_on(layout: Layout) -> int | None:
     except (OSError, ValueError):
         return None
     return pid if os.fsencode(layout.database) in arguments else None
-
-
-def _socket_path(data_dir: Path) -> Path:
-    path = data_dir / _SOCKET
-    return path if _usable(path) else _private_dir(data_dir) / _SOCKET
-
-
-def _usable(path: Path) -> bool:
-    fits = len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES
-    return fits and _PLAIN_PATH.fullmatch(str(path)) is not None
-
-
-def _private_dir(data_dir: Path) -> Path:
-    """A directory that is only this user's, the same one for the same data directory."""
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    name = blake2b(os.fsencode(data_dir), digest_size=8).hexdigest()
-    private = Path(base) / f"zaaz-{name}"
-    private.mkdir(mode=0o700, exist_ok=True)
-    status = private.lstat()
-    # In a directory that others can write, somebody may have been there first.
-    if status.st_uid != os.getuid() or status.st_mode & 0o077 or private.is_symlink():
-        raise EmbeddedMongodFailed(f"{private} is not private to this user: remove it")
-    if not _usable(private / _SOCKET):
-        raise EmbeddedMongodFailed(
-            f"{private} is too long or too odd for a socket: set a shorter TMPDIR or ZAAZ_DATA_DIR"
-        )
-    return private
-
-
-def _unusable(data_dir: Path, error: OSError) -> EmbeddedMongodFailed:
-    return EmbeddedMongodFailed(f"the data directory {data_dir} cannot be used: {error.strerror}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from server.mongo.binary import find_mongod
 from server.mongo.diagnosis import explain
 from server.mongo.errors import EmbeddedMongodFailed
+from server.mongo.layout import Layout
 
 REPLICA_SET = "zaaz"
 LISTEN_TIMEOUT_SECONDS = 60
@@ -29,34 +30,6 @@ _INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "TZ")
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the embedded mongod keeps what: all in the data directory but perhaps the socket."""
-
-    data_dir: Path
-    socket: Path
-
-    @property
-    def database(self) -> Path:
-        """mongod's own directory (its dbpath)."""
-        return self.data_dir / "mongo"
-
-    @property
-    def log(self) -> Path:
-        """mongod's log, as JSON lines."""
-        return self.data_dir / "mongod.log"
-
-    @property
-    def output(self) -> Path:
-        """What mongod printed before it had a log: the loader's complaints."""
-        return self.data_dir / "mongod.out"
-
-    @property
-    def owner(self) -> Path:
-        """Locked by the server process that the data directory belongs to."""
-        return self.data_dir / "mongod.owner"
-
-
-@dataclass(frozen=True, slots=True)
 class Tuning:
     """WiredTiger's cache, and server parameters beside the ones that are always set."""
 
@@ -64,25 +37,55 @@ class Tuning:
     parameters: Mapping[str, str]
 
 
-async def spawn(layout: Layout, tuning: Tuning) -> asyncio.subprocess.Process:
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A mongod that was started; its log begins at byte `log_from` of the log file."""
+
+    process: asyncio.subprocess.Process
+    program: Path
+    layout: Layout
+    log_from: int
+
+    async def outcome(self) -> EmbeddedMongodFailed:
+        """Wait for its end, and say why it came."""
+        code = await self.process.wait()
+        said = await asyncio.to_thread(explain, code, self.program, self.layout, self.log_from)
+        return EmbeddedMongodFailed(said)
+
+    async def end(self) -> None:
+        """SIGTERM, and SIGKILL when that takes too long. Nothing is lost by either."""
+        if self.process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.process.terminate()
+        try:
+            await asyncio.wait_for(self.process.wait(), STOP_TIMEOUT_SECONDS)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+            await self.process.wait()
+
+
+async def spawn(layout: Layout, tuning: Tuning) -> Run:
     """Start mongod and return once it listens. EmbeddedMongodFailed when it does not."""
     program = find_mongod()
     try:
+        log_from = _bound_log(layout.log)
         process = await _execute(program, layout, tuning)
     except OSError as error:
         raise EmbeddedMongodFailed(
             f"mongod cannot be started on {layout.data_dir}: {error.strerror}"
         ) from error
+    run = Run(process, program, layout, log_from)
     try:
-        await _until_listening(process, layout, program)
+        await _until_listening(run)
     except BaseException:
-        await end(process)
+        await run.end()
         raise
-    return process
+    return run
 
 
 async def _execute(program: Path, layout: Layout, tuning: Tuning) -> asyncio.subprocess.Process:
-    _bound_log(layout.log)
     with layout.output.open("wb") as output:
         return await asyncio.create_subprocess_exec(
             *_dying_with_us(),
@@ -96,20 +99,6 @@ async def _execute(program: Path, layout: Layout, tuning: Tuning) -> asyncio.sub
             # None of the server's secrets.
             env={name: os.environ[name] for name in _INHERITED if name in os.environ},
         )
-
-
-async def end(process: asyncio.subprocess.Process) -> None:
-    """SIGTERM, and SIGKILL when that takes too long. Nothing is lost by either."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_SECONDS)
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
 
 
 def _dying_with_us() -> list[str]:
@@ -152,21 +141,16 @@ def _arguments(layout: Layout, tuning: Tuning) -> list[str]:
     ]
 
 
-async def _until_listening(
-    process: asyncio.subprocess.Process, layout: Layout, program: Path
-) -> None:
+async def _until_listening(run: Run) -> None:
     try:
         async with asyncio.timeout(LISTEN_TIMEOUT_SECONDS):
-            while not await _listens(layout.socket):
-                if process.returncode is not None:
-                    code = process.returncode
-                    raise EmbeddedMongodFailed(
-                        await asyncio.to_thread(explain, code, program, layout)
-                    )
+            while not await _listens(run.layout.socket):
+                if run.process.returncode is not None:
+                    raise await run.outcome()
                 await asyncio.sleep(LISTEN_POLL_SECONDS)
     except TimeoutError:
         raise EmbeddedMongodFailed(
-            f"mongod does not listen after {LISTEN_TIMEOUT_SECONDS} s; its log is {layout.log}"
+            f"mongod does not listen after {LISTEN_TIMEOUT_SECONDS} s; its log is {run.layout.log}"
         ) from None
 
 
@@ -181,8 +165,12 @@ async def _listens(socket: Path) -> bool:
     return True
 
 
-def _bound_log(log: Path) -> None:
-    """Keep one older log at most, and start a new one when this one has grown."""
-    with contextlib.suppress(FileNotFoundError):
-        if log.stat().st_size > MAX_LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
+def _bound_log(log: Path) -> int:
+    """Begin a new log when this one has grown, keeping one older. Its size in bytes."""
+    if not log.exists():
+        return 0
+    size = log.stat().st_size
+    if size <= MAX_LOG_BYTES:
+        return size
+    log.replace(log.with_suffix(".log.1"))
+    return 0

@@ -43,6 +43,10 @@ def is_running(pid: int) -> bool:
     return state not in "ZX"
 
 
+def environment_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
 def listening_tcp_ports(pid: int) -> set[int]:
     """The TCP ports that this very process listens on, by its open files."""
     links = (_link(file) for file in Path(f"/proc/{pid}/fd").iterdir())

@@ -92,8 +92,11 @@ class TestUnavailable:
             with pytest.raises(DatabaseUnavailable):
                 await insert(fragile, 1)
 
-    async def test_transient_error_is_a_conflict(self, fragile: Database, fault: Fault) -> None:
-        async with fault("insert", times=1, errorCode=251):
+    @pytest.mark.parametrize("code", [112, 251, 388])
+    async def test_what_may_pass_later_is_a_conflict(
+        self, fragile: Database, fault: Fault, code: int
+    ) -> None:
+        async with fault("insert", times=1, errorCode=code):
             with pytest.raises(TransactionLost) as lost:
                 await insert(fragile, 1)
         assert lost.value.kind == "conflict"

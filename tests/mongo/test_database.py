@@ -6,11 +6,9 @@ from urllib.parse import quote
 
 import pytest
 
-from server.mongo.binary import find_mongod
 from server.mongo.client import connect
 from server.mongo.database import Database
 from server.mongo.errors import DatabaseUnavailable, IndexConflict
-from server.mongo.process import end
 from server.mongo.schema import Collection, Index
 from tests.mongo.lone import lone_mongod
 
@@ -76,12 +74,9 @@ class TestConnect:
             await connect(f"mongodb://{nobody}/?serverSelectionTimeoutMS=50")
 
     async def test_lone_server_has_no_transactions(self, tmp_path: Path) -> None:
-        process, url = await lone_mongod(find_mongod(), tmp_path)
-        try:
+        async with lone_mongod(tmp_path) as url:
             with pytest.raises(DatabaseUnavailable, match="replSet"):
                 await connect(url)
-        finally:
-            await end(process)
 
     async def test_url_cannot_weaken_safety(self, mongo_url: str) -> None:
         client = await connect(f"{mongo_url}&w=1&journal=false&readPreference=secondary")
