@@ -6,6 +6,7 @@ Everything lives in one AsyncExitStack, so it ends in the opposite order: first
 the callers are told, then the loops stop, then the database is let go.
 """
 
+import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,7 +23,7 @@ from zaaz.wallet.v1.wallet_service_pb2_grpc import add_WalletServiceServicer_to_
 from server.auth.service import AuthService
 from server.auth.servicer import AuthServicer
 from server.auth.store import COLLECTIONS as AUTH_COLLECTIONS
-from server.config import Settings
+from server.config import MIN_SECRET_CHARACTERS, Settings
 from server.credits.events import EventReader
 from server.credits.prices.seeding import seed
 from server.credits.prices.source import PriceBookSource
@@ -57,7 +58,7 @@ from server.rpc.address import Address, parse_address
 from server.rpc.drain import Drain
 from server.rpc.interceptor import Edge
 from server.rpc.logs import EventLog
-from server.rpc.server import RpcServer, Tls
+from server.rpc.server import CannotServeError, RpcServer, Tls
 from server.rpc.telemetry import Telemetry
 from server.rpc.validation import warm
 from server.wallet.servicer import WalletServicer
@@ -94,9 +95,9 @@ async def running(
     """
     async with AsyncExitStack() as stack:
         embedded = None if settings.mongo_url else EmbeddedMongod(settings.data_dir / "mongo")
+        database = await _open_database(stack, settings, embedded)
         if embedded is not None:
             settings = _with_local_secret(settings)
-        database = await _open_database(stack, settings, embedded)
         auth = AuthService(database, settings.secret, clock)
         api_key = await _local_key(auth, settings) if embedded is not None else ""
         background = Background()
@@ -124,9 +125,8 @@ async def opened_database(settings: Settings) -> AsyncIterator[tuple[Settings, D
     """The database alone, prepared, for commands that do not serve; and the settings completed."""
     async with AsyncExitStack() as stack:
         embedded = None if settings.mongo_url else EmbeddedMongod(settings.data_dir / "mongo")
-        if embedded is not None:
-            settings = _with_local_secret(settings)
-        yield settings, await _open_database(stack, settings, embedded)
+        database = await _open_database(stack, settings, embedded)
+        yield settings if embedded is None else _with_local_secret(settings), database
 
 
 async def _open_database(
@@ -225,13 +225,24 @@ def _tls(settings: Settings) -> Tls | None:
 
 
 def _with_local_secret(settings: Settings) -> Settings:
-    """The secret in the data directory, made on first run, unless one is set."""
+    """The secret in the data directory, made on first run, unless one is set.
+
+    Only for the owner of the directory: two servers that start at once would
+    make two, and one of them would sign with what is not kept. CannotServeError
+    for a file that was spoilt: what it signed has to be given up knowingly.
+    """
     if settings.secret:
         return settings
     path = settings.data_dir / "secret"
     if not path.exists():
         _write_private(path, secrets.token_hex(32))
-    return replace(settings, secret=path.read_text().strip())
+    secret = path.read_text().strip()
+    if len(secret) < MIN_SECRET_CHARACTERS:
+        raise CannotServeError(
+            f"{path} holds no secret of {MIN_SECRET_CHARACTERS} characters: put it back, or"
+            " remove it to have a new one made"
+        )
+    return replace(settings, secret=secret)
 
 
 async def _local_key(auth: AuthService, settings: Settings) -> str:
@@ -252,10 +263,12 @@ async def _local_key(auth: AuthService, settings: Settings) -> str:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Mode 0600 from its first byte, and whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Mode 0600 from its first byte, and whole or not at all, a power cut included."""
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     part.touch(mode=0o600, exist_ok=False)
-    part.write_text(text + "\n")
+    with part.open("w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     part.rename(path)

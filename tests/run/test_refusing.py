@@ -76,6 +76,18 @@ async def test_directory_in_place_of_the_secret(new_command: NewCommand) -> None
     assert mongods(command.data_dir) == []
 
 
+@pytest.mark.parametrize("spoilt", ["", "short\n"])
+async def test_spoilt_secret(new_command: NewCommand, spoilt: str) -> None:
+    command = new_command()
+    command.data_dir.mkdir()
+    (command.data_dir / "secret").write_text(spoilt)
+    over = await command.run()
+    assert over.code == FAILED
+    assert f"{command.data_dir / 'secret'} holds no secret" in over.stderr
+    assert "Traceback" not in over.stderr
+    assert mongods(command.data_dir) == []
+
+
 @pytest.mark.parametrize("setting", ["grpc_address", "metrics_address"])
 async def test_address_in_use(new_command: NewCommand, setting: str) -> None:
     with socket.socket() as taken:

@@ -105,6 +105,29 @@ async def test_second_server_on_a_directory_is_refused(new_command: NewCommand) 
     assert (await first.stop()).code == 0
 
 
+async def test_refused_server_makes_no_secret(new_command: NewCommand) -> None:
+    """Of two that start at once on an empty directory, only the owner's secret may be kept."""
+    first = new_command()
+    await first.start()
+    secret_file = first.data_dir / "secret"
+    secret_file.unlink()
+    assert (await new_command().run()).code == 1
+    assert not secret_file.exists()
+
+
+async def test_servers_that_start_at_once(new_command: NewCommand) -> None:
+    servers = [new_command() for _ in range(4)]
+    starts = await asyncio.gather(*(s.start() for s in servers), return_exceptions=True)
+    (ready,) = [start for start in starts if isinstance(start, dict)]
+    refusals = [start for start in starts if isinstance(start, ServerEnded)]
+    assert len(refusals) == 3
+    assert all("another server runs on" in str(refusal) for refusal in refusals)
+    data_dir = servers[0].data_dir
+    assert sorted(path.name for path in data_dir.iterdir()) == ["admin.key", "mongo", "secret"]
+    assert _mode(data_dir / "secret") == 0o600
+    assert (data_dir / "admin.key").read_text().strip() == ready["api_key"]
+
+
 async def test_metrics_are_served_where_asked(new_command: NewCommand) -> None:
     port = free_port()
     server = new_command(metrics_address=f"127.0.0.1:{port}")
