@@ -13,7 +13,7 @@ from server.kernel.clock import DAY_MS, Clock, iso
 from server.kernel.errors import DomainError, Reason, field_invalid
 from server.kernel.ids import derived_id
 from server.ledger.draft import RejectedUsage
-from server.ledger.jobs import UsageItem
+from server.ledger.frames import UsageItem
 from server.ledger.messages import from_timestamp
 from server.ledger.model import Usage
 from server.ledger.operations import Use

@@ -1,7 +1,7 @@
 """Rejected usage: how much of it is kept, and what becomes of it."""
 
 from server.kernel.clock import Clock
-from server.ledger.jobs import FrameResult, Refused
+from server.ledger.frames import FrameResult, Refused
 from server.ledger.reader import LedgerReader
 
 MAX_KEPT_PER_CLIENT = 100_000

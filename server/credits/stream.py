@@ -18,8 +18,9 @@ from server.credits.events import MAX_FRAME_EVENTS, EventReader
 from server.credits.rejections import RejectionRoom
 from server.kernel.errors import DomainError, Reason
 from server.kernel.tasks import end
-from server.ledger.jobs import FramePosition, FrameResult, Refused, Settled, fenced
+from server.ledger.frames import FramePosition, FrameResult, Refused, Settled
 from server.ledger.model import Writer
+from server.ledger.refusals import fenced
 from server.ledger.service import Ledger
 from server.rpc.errors import to_status
 

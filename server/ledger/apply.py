@@ -14,6 +14,7 @@ from server.kernel.errors import DomainError, Reason, field_invalid
 from server.kernel.ids import derived_id
 from server.kernel.money import in_range
 from server.ledger.chain import link
+from server.ledger.grants import burn, moves_of, next_expiry, put, return_to, take_from
 from server.ledger.model import (
     MAX_GRANTS,
     NEVER_MS,
@@ -27,6 +28,7 @@ from server.ledger.model import (
     Wallet,
 )
 from server.ledger.operations import AddGrant, ChangeSettings, Consume, Reverse, Use
+from server.ledger.refusals import insufficient, too_many_grants
 
 EXPIRY_CLIENT = "zaaz"
 """The client_id of entries that nobody asked for."""
@@ -56,7 +58,7 @@ def expire(wallet: Wallet, now_ms: int) -> Applied:
                 id=derived_id("expiry", str(grant.id), str(wallet.sequence + 1)),
                 signed_micros=-taken,
                 movements=(Movement(grant.id, -taken),),
-                grants=_take_from(wallet.grants, grant.id, taken),
+                grants=take_from(wallet.grants, grant.id, taken),
                 decrease_reason=DecreaseReason.EXPIRY,
                 counter_account="breakage:expiry",
                 cause=Cause(EXPIRY_CLIENT, occurred_ms=grant.expires_ms),
@@ -89,8 +91,8 @@ def add_grant(wallet: Wallet, operation: AddGrant, now_ms: int) -> Applied:
         _Posting(
             id=operation.id,
             signed_micros=amount,
-            movements=_movements((grant.id, grant.remaining_micros)),
-            grants=_put(wallet.grants, grant),
+            movements=moves_of((grant.id, grant.remaining_micros)),
+            grants=put(wallet.grants, grant),
             debt_change_micros=-repaid,
             source=operation.source,
             counter_account=_SOURCE_ACCOUNTS[IncreaseSource(operation.source)],
@@ -114,7 +116,7 @@ def consume(wallet: Wallet, operation: Consume, now_ms: int) -> Applied:
         )
     if wallet.available_micros < amount:
         raise insufficient(wallet.available_micros, amount)
-    grants, movements = _burn(wallet.grants, amount)
+    grants, movements = burn(wallet.grants, amount)
     wallet, entry = _post(
         wallet,
         _Posting(
@@ -151,7 +153,7 @@ def use(wallet: Wallet, operation: Use, now_ms: int) -> Applied:
     else:
         signed = -burned
     balance -= burned
-    grants, movements = _burn(grants, burned)
+    grants, movements = burn(grants, burned)
     sequence += 1
     entry = Entry(
         operation.id,
@@ -173,7 +175,7 @@ def use(wallet: Wallet, operation: Use, now_ms: int) -> Applied:
         charge,
     )
     chain = link(chain, entry)
-    expiry = wallet.next_expiry_ms if len(grants) == len(wallet.grants) else _next_expiry(grants)
+    expiry = wallet.next_expiry_ms if len(grants) == len(wallet.grants) else next_expiry(grants)
     wallet = Wallet(profile, version, balance, held, debt, sequence, chain, grants, expiry, now_ms)
     return Applied(wallet, (*expired, entry.with_chain(chain)))
 
@@ -220,20 +222,6 @@ def change_settings(wallet: Wallet, operation: ChangeSettings, now_ms: int) -> A
     return Applied(wallet._replace(profile=profile, updated_ms=now_ms), expired)
 
 
-def insufficient(available_micros: int, required_micros: int) -> DomainError:
-    """INSUFFICIENT_CREDITS with the shortfall."""
-    available = max(0, available_micros)
-    return DomainError(
-        Reason.INSUFFICIENT_CREDITS,
-        f"{required_micros} micro-credits are needed and {available} available",
-        {
-            "available_micros": available,
-            "required_micros": required_micros,
-            "shortfall_micros": required_micros - available,
-        },
-    )
-
-
 class _Posting(NamedTuple):
     """An entry before the wallet has numbered and chained it."""
 
@@ -251,11 +239,7 @@ class _Posting(NamedTuple):
 
 def _post(wallet: Wallet, posting: _Posting, now_ms: int) -> tuple[Wallet, Entry]:
     if len(posting.grants) > max(MAX_GRANTS, len(wallet.grants)):
-        raise DomainError(
-            Reason.TOO_MANY_GRANTS,
-            f"a wallet holds at most {MAX_GRANTS} grants at a time",
-            {"limit": MAX_GRANTS},
-        )
+        raise too_many_grants(MAX_GRANTS)
     balance = in_range("credits_micros", wallet.credits_micros + posting.signed_micros)
     debt = in_range("debt_micros", wallet.debt_micros + posting.debt_change_micros)
     entry = Entry(
@@ -282,7 +266,7 @@ def _post(wallet: Wallet, posting: _Posting, now_ms: int) -> tuple[Wallet, Entry
         sequence=entry.sequence,
         chain=entry.chain,
         grants=posting.grants,
-        next_expiry_ms=_next_expiry(posting.grants),
+        next_expiry_ms=next_expiry(posting.grants),
         updated_ms=now_ms,
     )
     return after, entry
@@ -303,7 +287,7 @@ def _give_back(wallet: Wallet, operation: Reverse, now_ms: int) -> _Posting:
     for grant_id, micros in original.movements:
         back = min(-micros, left)
         if back:
-            grants = _return_to(grants, as_made[grant_id], back)
+            grants = return_to(grants, as_made[grant_id], back)
             movements.append(Movement(grant_id, back))
             left -= back
     grant = None
@@ -311,7 +295,7 @@ def _give_back(wallet: Wallet, operation: Reverse, now_ms: int) -> _Posting:
         sequence = wallet.sequence + 1
         source = IncreaseSource.REVERSAL
         grant = Grant(operation.id, source, made, made, 0, NEVER_MS, now_ms, sequence)
-        grants = _put(grants, grant)
+        grants = put(grants, grant)
         movements.append(Movement(grant.id, made))
     return _Posting(
         id=operation.id,
@@ -337,66 +321,15 @@ def _take_back(wallet: Wallet, operation: Reverse, _now_ms: int) -> _Posting:
     burned = min(amount, free)
     own = next((g.remaining_micros for g in wallet.grants if g.id == original.id), 0)
     first = min(own, burned)
-    grants = _take_from(wallet.grants, original.id, first) if first else wallet.grants
-    grants, rest = _burn(grants, burned - first)
+    grants = take_from(wallet.grants, original.id, first) if first else wallet.grants
+    grants, rest = burn(grants, burned - first)
     return _Posting(
         id=operation.id,
         signed_micros=-amount,
-        movements=(*_movements((original.id, -first)), *rest),
+        movements=(*moves_of((original.id, -first)), *rest),
         grants=grants,
         debt_change_micros=amount - burned,
         decrease_reason=DecreaseReason.REVERSAL,
         counter_account=original.counter_account,
         cause=operation.cause,
     )
-
-
-def _burn(grants: tuple[Grant, ...], amount: int) -> tuple[tuple[Grant, ...], tuple[Movement, ...]]:
-    """Takes `amount` from grants in burn order; the caller knows that they have it."""
-    if not amount:
-        return grants, ()
-    first = grants[0]
-    if amount < first.remaining_micros:
-        burnt = first.with_remaining(first.remaining_micros - amount)
-        return (burnt, *grants[1:]), (Movement(first.id, -amount),)
-    movements: list[Movement] = []
-    emptied = 0
-    rest = amount
-    for grant in grants:
-        if rest < grant.remaining_micros:
-            break
-        movements.append(Movement(grant.id, -grant.remaining_micros))
-        rest -= grant.remaining_micros
-        emptied += 1
-    grants = grants[emptied:]
-    if rest:
-        movements.append(Movement(grants[0].id, -rest))
-        grants = (grants[0].with_remaining(grants[0].remaining_micros - rest), *grants[1:])
-    return grants, tuple(movements)
-
-
-def _take_from(grants: tuple[Grant, ...], grant_id: ObjectId, amount: int) -> tuple[Grant, ...]:
-    kept = (
-        g.with_remaining(g.remaining_micros - amount) if g.id == grant_id else g for g in grants
-    )
-    return tuple(g for g in kept if g.remaining_micros)
-
-
-def _return_to(grants: tuple[Grant, ...], as_made: Grant, amount: int) -> tuple[Grant, ...]:
-    if not any(grant.id == as_made.id for grant in grants):
-        return _put(grants, as_made.with_remaining(amount))
-    return _take_from(grants, as_made.id, -amount)
-
-
-def _put(grants: tuple[Grant, ...], grant: Grant) -> tuple[Grant, ...]:
-    if not grant.remaining_micros:
-        return grants
-    return tuple(sorted((*grants, grant), key=lambda g: g.burn_order))
-
-
-def _movements(*moves: tuple[ObjectId, int]) -> tuple[Movement, ...]:
-    return tuple(Movement(grant_id, micros) for grant_id, micros in moves if micros)
-
-
-def _next_expiry(grants: tuple[Grant, ...]) -> int:
-    return min((grant.expires_ms for grant in grants), default=NEVER_MS)

@@ -11,20 +11,19 @@ wallet and writer is written under its version, and every key is unique.
 import asyncio
 import logging
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from server.kernel.clock import Clock
 from server.kernel.errors import DomainError, Reason
+from server.ledger.cache import StateCache
 from server.ledger.draft import Draft, Known
 from server.ledger.jobs import Job
-from server.ledger.model import Wallet, Writer
+from server.ledger.model import Writer
 from server.ledger.queue import MAX_BATCH_ENTRIES, JobQueue
+from server.ledger.refusals import contention, unavailable
 from server.ledger.store import LedgerStore, Writes
 from server.mongo.errors import DatabaseUnavailable, TransactionLost
 
-MAX_CACHED_WALLETS = 200_000
-MAX_CACHED_WRITERS = 10_000
 MAX_CONFLICTS = 3
 """Lost transactions after which a batch is divided, or a single job told CONTENTION."""
 
@@ -49,8 +48,7 @@ class Committer:
         self._store = store
         self._clock = clock
         self._queue = JobQueue()
-        self._wallets: dict[str, Wallet] = {}
-        self._writers: dict[str, Writer] = {}
+        self._cache = StateCache(store)
 
     def submit(self, job: Job[_Result]) -> asyncio.Future[_Result]:
         """The job's result once it is durable, its refusal as DomainError. OVERLOADED.
@@ -69,7 +67,7 @@ class Committer:
     async def open_writer(self, key: str) -> Writer:
         """Takes a stream writer over and returns where it stands."""
         writer = await self._store.open_writer(key)
-        self._writers[key] = writer
+        self._cache.set_writer(writer)
         return writer
 
     async def run(self) -> None:
@@ -184,7 +182,7 @@ class Committer:
             except DatabaseUnavailable:
                 self._forget(plan)
                 if (delay := next(delays, None)) is None:
-                    return _unavailable()
+                    return unavailable()
                 await asyncio.sleep(delay)
             except BaseException:
                 self._forget(plan)
@@ -192,7 +190,7 @@ class Committer:
             else:
                 _answer(jobs)
                 return None
-        return _contention()
+        return contention(MAX_CONFLICTS)
 
     async def _known(self, jobs: _Jobs) -> Known:
         request_keys = [key for job in jobs for key in job.request_keys]
@@ -201,8 +199,8 @@ class Committer:
 
     async def _plan(self, jobs: _Jobs, known: Known) -> "_Plan":
         """Applies the jobs in order and remembers the wallets as that leaves them."""
-        wallets = await self._load_wallets(jobs)
-        writers = await self._load_writers(jobs)
+        wallets = await self._cache.wallets(jobs)
+        writers = await self._cache.writers(jobs)
         draft = Draft(wallets, writers, known, self._clock())
         applied = 0
         for job in jobs:
@@ -213,47 +211,13 @@ class Committer:
                 applied = 0
                 await asyncio.sleep(0)
         plan = _Plan(jobs, draft, await self._store.prepare(draft))
-        self._remember(draft)
+        self._cache.remember(draft)
         return plan
 
-    async def _load_wallets(self, jobs: _Jobs) -> dict[str, Wallet]:
-        user_ids = {user_id for job in jobs for user_id in job.user_ids}
-        cached = self._wallets
-        wallets = {user_id: cached[user_id] for user_id in user_ids if user_id in cached}
-        missing = user_ids - wallets.keys()
-        if missing:
-            loaded = await self._store.wallets(missing)
-            cached.update(loaded)
-            wallets.update(loaded)
-        return wallets
-
-    async def _load_writers(self, jobs: _Jobs) -> dict[str, Writer]:
-        keys = {job.writer_key for job in jobs if job.writer_key is not None}
-        missing = keys - self._writers.keys()
-        if missing:
-            self._writers.update(await self._store.writers(missing))
-        return {key: self._writers[key] for key in keys}
-
-    def _remember(self, draft: Draft) -> None:
-        before, cached = draft.before, self._wallets
-        for user_id, wallet in draft.after.items():
-            # Out and in again: the bound below then drops what was written longest ago.
-            cached.pop(user_id, None)
-            if user_id in before:
-                wallet = wallet.at_version(before[user_id].version + 1)
-            cached[user_id] = wallet
-        self._writers.update(draft.writers)
-        _trim(cached, MAX_CACHED_WALLETS)
-        _trim(self._writers, MAX_CACHED_WRITERS)
-
     def _forget(self, *plans: "_Plan | None") -> None:
-        """Drops what lost plans started from and left: both may be wrong."""
         for plan in plans:
             if plan is not None:
-                for user_id in (*plan.draft.before, *plan.draft.after):
-                    self._wallets.pop(user_id, None)
-                for key in plan.draft.writers_before:
-                    self._writers.pop(key, None)
+                self._cache.forget(plan.draft)
 
 
 class _Plan(NamedTuple):
@@ -271,11 +235,6 @@ class _Flight(NamedTuple):
     task: asyncio.Task[None]
 
 
-def _trim(cache: dict[Any, Any], bound: int) -> None:
-    for key in list(islice(cache, max(0, len(cache) - bound))):
-        del cache[key]
-
-
 def _answer(jobs: _Jobs) -> None:
     for job in jobs:
         job.answer()
@@ -283,21 +242,3 @@ def _answer(jobs: _Jobs) -> None:
 
 def _note_lost(lost: Exception) -> None:
     _log.info("a ledger transaction was lost", extra={"fields": {"error": str(lost)[:200]}})
-
-
-def _unavailable() -> DomainError:
-    return DomainError(
-        Reason.DEPENDENCY_UNAVAILABLE,
-        "the database cannot be reached",
-        {"dependency": "mongodb"},
-        retry_delay_seconds=1.0,
-    )
-
-
-def _contention() -> DomainError:
-    return DomainError(
-        Reason.CONTENTION,
-        "others kept changing the same wallet",
-        {"attempts": MAX_CONFLICTS},
-        retry_delay_seconds=0.1,
-    )

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from bson import ObjectId
 
-from server.kernel.errors import DomainError, Reason
+from server.kernel.errors import DomainError
 from server.ledger.apply import Applied
 from server.ledger.model import Entry, Wallet, Writer
+from server.ledger.refusals import wallet_not_found
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +131,3 @@ class Draft:
             user_id in before and before[user_id].version != version
             for user_id, version in versions.items()
         )
-
-
-def wallet_not_found(user_id: str) -> DomainError:
-    """WALLET_NOT_FOUND."""
-    return DomainError(
-        Reason.WALLET_NOT_FOUND, f"user {user_id} has no wallet", {"user_id": user_id}
-    )

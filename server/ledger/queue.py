@@ -5,7 +5,8 @@ from collections import deque
 from typing import Any
 
 from server.kernel.errors import DomainError, Reason
-from server.ledger.jobs import FrameJob, Job
+from server.ledger.frames import FrameJob
+from server.ledger.jobs import Job
 
 MAX_QUEUED_ENTRIES = 65_536
 """Entries that may wait; beyond it callers are told OVERLOADED."""

@@ -16,9 +16,9 @@ from server.ledger.documents import (
     milliseconds,
     wallet_from,
 )
-from server.ledger.draft import RejectedUsage, wallet_not_found
+from server.ledger.draft import RejectedUsage
 from server.ledger.model import Entry, Wallet
-from server.ledger.service import transaction_not_found
+from server.ledger.refusals import transaction_not_found, wallet_not_found
 from server.ledger.store import ENTRIES, REJECTED, WALLETS
 from server.mongo.database import Database
 from server.mongo.errors import reachable

@@ -7,18 +7,10 @@ from typing import NamedTuple
 from bson import ObjectId
 
 from server.kernel.clock import Clock
-from server.kernel.errors import DomainError, Reason
 from server.kernel.ids import derived_id, new_id
 from server.ledger.committer import Committer
-from server.ledger.jobs import (
-    FrameJob,
-    FramePosition,
-    FrameResult,
-    OperationJob,
-    Posted,
-    Request,
-    UsageItem,
-)
+from server.ledger.frames import FrameJob, FramePosition, FrameResult, UsageItem
+from server.ledger.jobs import OperationJob, Posted, Request
 from server.ledger.model import NEVER_MS, Cause, Wallet, Writer
 from server.ledger.operations import (
     AddGrant,
@@ -28,6 +20,7 @@ from server.ledger.operations import (
     Operation,
     Reverse,
 )
+from server.ledger.refusals import transaction_not_found
 from server.ledger.store import LedgerStore
 
 
@@ -152,10 +145,3 @@ class Ledger:
     def _cause(self, caller: Caller, details: Details) -> Cause:
         labels = details.labels or None
         return Cause(caller.client_id, caller.request_id, details.reason, labels, self._clock())
-
-
-def transaction_not_found(entry_id: ObjectId) -> DomainError:
-    """TRANSACTION_NOT_FOUND."""
-    return DomainError(
-        Reason.TRANSACTION_NOT_FOUND, f"no transaction has the id {entry_id}", {"id": entry_id}
-    )

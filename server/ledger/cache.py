@@ -1,0 +1,75 @@
+"""Wallets and stream writers as this process believes them to be stored.
+
+A belief, not a promise: what is written from it is guarded by the version (a
+writer's epoch and offset) that it started from, and what was lost is forgotten.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from server.ledger.draft import Draft
+from server.ledger.jobs import Job
+from server.ledger.model import Wallet, Writer
+from server.ledger.store import LedgerStore
+
+MAX_CACHED_WALLETS = 200_000
+MAX_CACHED_WRITERS = 10_000
+
+
+class StateCache:
+    """Bounded; what was written longest ago goes first."""
+
+    def __init__(self, store: LedgerStore) -> None:
+        self._store = store
+        self._wallets: dict[str, Wallet] = {}
+        self._writers: dict[str, Writer] = {}
+
+    async def wallets(self, jobs: Sequence[Job[Any]]) -> dict[str, Wallet]:
+        """The wallets that the jobs need, by user; those that do not exist are left out."""
+        user_ids = {user_id for job in jobs for user_id in job.user_ids}
+        cached = self._wallets
+        wallets = {user_id: cached[user_id] for user_id in user_ids if user_id in cached}
+        missing = user_ids - wallets.keys()
+        if missing:
+            loaded = await self._store.wallets(missing)
+            cached.update(loaded)
+            wallets.update(loaded)
+        return wallets
+
+    async def writers(self, jobs: Sequence[Job[Any]]) -> dict[str, Writer]:
+        """The stream writers that the jobs move, by their keys."""
+        keys = {job.writer_key for job in jobs if job.writer_key is not None}
+        missing = keys - self._writers.keys()
+        if missing:
+            self._writers.update(await self._store.writers(missing))
+        return {key: self._writers[key] for key in keys}
+
+    def set_writer(self, writer: Writer) -> None:
+        """Takes a writer as it was just opened."""
+        self._writers[writer.key] = writer
+
+    def remember(self, draft: Draft) -> None:
+        """Takes everything as the draft will leave it."""
+        before, cached = draft.before, self._wallets
+        for user_id, wallet in draft.after.items():
+            # Out and in again: the order is that of the writes.
+            cached.pop(user_id, None)
+            if user_id in before:
+                wallet = wallet.at_version(before[user_id].version + 1)
+            cached[user_id] = wallet
+        self._writers.update(draft.writers)
+        _trim(cached, MAX_CACHED_WALLETS)
+        _trim(self._writers, MAX_CACHED_WRITERS)
+
+    def forget(self, draft: Draft) -> None:
+        """Drops what a lost draft started from and left: both may be wrong."""
+        for user_id in (*draft.before, *draft.after):
+            self._wallets.pop(user_id, None)
+        for key in draft.writers_before:
+            self._writers.pop(key, None)
+
+
+def _trim(cache: dict[Any, Any], bound: int) -> None:
+    for key in list(islice(cache, max(0, len(cache) - bound))):
+        del cache[key]

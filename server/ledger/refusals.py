@@ -1,0 +1,82 @@
+"""The ledger's refusals that more than one place gives."""
+
+from bson import ObjectId
+
+from server.kernel.errors import DomainError, Reason
+
+
+def wallet_not_found(user_id: str) -> DomainError:
+    """WALLET_NOT_FOUND."""
+    return DomainError(
+        Reason.WALLET_NOT_FOUND, f"user {user_id} has no wallet", {"user_id": user_id}
+    )
+
+
+def transaction_not_found(entry_id: ObjectId) -> DomainError:
+    """TRANSACTION_NOT_FOUND."""
+    return DomainError(
+        Reason.TRANSACTION_NOT_FOUND, f"no transaction has the id {entry_id}", {"id": entry_id}
+    )
+
+
+def insufficient(available_micros: int, required_micros: int) -> DomainError:
+    """INSUFFICIENT_CREDITS with the shortfall."""
+    available = max(0, available_micros)
+    return DomainError(
+        Reason.INSUFFICIENT_CREDITS,
+        f"{required_micros} micro-credits are needed and {available} available",
+        {
+            "available_micros": available,
+            "required_micros": required_micros,
+            "shortfall_micros": required_micros - available,
+        },
+    )
+
+
+def too_many_grants(limit: int) -> DomainError:
+    """TOO_MANY_GRANTS."""
+    return DomainError(
+        Reason.TOO_MANY_GRANTS,
+        f"a wallet holds at most {limit} grants at a time",
+        {"limit": limit},
+    )
+
+
+def reused(request_key: str) -> DomainError:
+    """REQUEST_ID_REUSED."""
+    request_id = request_key.partition("\0")[2]
+    return DomainError(
+        Reason.REQUEST_ID_REUSED,
+        "this request_id was used before with another payload",
+        {"request_id": request_id},
+    )
+
+
+def fenced(writer_key: str) -> DomainError:
+    """WRITER_FENCED."""
+    writer_id = writer_key.partition("\0")[2]
+    return DomainError(
+        Reason.WRITER_FENCED,
+        "another stream has opened this writer_id since",
+        {"writer_id": writer_id},
+    )
+
+
+def contention(attempts: int) -> DomainError:
+    """CONTENTION."""
+    return DomainError(
+        Reason.CONTENTION,
+        "others kept changing the same wallet",
+        {"attempts": attempts},
+        retry_delay_seconds=0.1,
+    )
+
+
+def unavailable() -> DomainError:
+    """DEPENDENCY_UNAVAILABLE."""
+    return DomainError(
+        Reason.DEPENDENCY_UNAVAILABLE,
+        "the database cannot be reached",
+        {"dependency": "mongodb"},
+        retry_delay_seconds=1.0,
+    )
