@@ -52,9 +52,10 @@ def describe() -> str:
 
 
 def commit() -> str:
-    """The commit that was measured, with a plus where the tree differs from it."""
-    changed = _output("git", "status", "--porcelain", "--", "server", "clients", "protos")
-    return _output("git", "rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    """The commit that was measured, with a plus where what is measured differs from it."""
+    git = ("git", "-C", str(Path(__file__).parent.parent))
+    changed = _output(*git, "status", "--porcelain", "--", "server", "clients", "protos")
+    return _output(*git, "rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
 def _mongod_version() -> str:

@@ -85,7 +85,8 @@ async def recorded(pid: int, output: Path | None) -> AsyncIterator[None]:
         raise BenchError("no py-spy: pip install py-spy")
     process = await asyncio.create_subprocess_exec(
         *(program, "record", "--pid", str(pid), "--rate", str(SAMPLES_PER_SECOND)),
-        *("--format", "flamegraph" if output.suffix == ".svg" else "raw"),
+        # Only who holds the interpreter: threads that wait in C look busy from outside.
+        *("--gil", "--format", "flamegraph" if output.suffix == ".svg" else "raw"),
         *("--output", str(output)),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,

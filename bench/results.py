@@ -29,7 +29,7 @@ def _section(lines: Sequence[Mapping[str, Any]], machine: str) -> str:
     rows = [_HEADINGS, ("---",) * len(_HEADINGS), *(_row(line) for line in lines)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     pairs = ", ".join(sorted({str(line["runs"]) for line in lines}))
-    return f"### {today}, commit {commit()}\n\n{machine}; {pairs} pairs each.\n\n{table}\n"
+    return f"### {today}, commit {commit()}\n\n{machine}; pairs of each: {pairs}.\n\n{table}\n"
 
 
 def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
