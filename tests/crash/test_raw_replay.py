@@ -110,7 +110,7 @@ async def test_replayed_frames_bill_nothing_twice(
         funds = await fund(served, workload)
         writer = RawWriter(served, workload.events, rng)
         killer = Killer(server, rng, rng.sample(list(Victim), len(Victim)))
-        async with asyncio.timeout(DELIVERY_SECONDS + 10 * rounds), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(DELIVERY_SECONDS + 20 * rounds), asyncio.TaskGroup() as tasks:
             tasks.create_task(killer.run(lambda: writer.acknowledged, EVENTS, rounds))
             tasks.create_task(writer.run())
 
@@ -131,7 +131,7 @@ async def test_usage_keys_hold_where_offsets_do_not(
         funds = await fund(served, workload)
         writers = [RawWriter(served, workload.events, rng) for _ in range(2)]
         killer = Killer(server, rng, rng.sample(list(Victim), len(Victim)))
-        async with asyncio.timeout(DELIVERY_SECONDS + 10 * rounds), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(DELIVERY_SECONDS + 20 * rounds), asyncio.TaskGroup() as tasks:
             slowest = lambda: min(writer.acknowledged for writer in writers)  # noqa: E731
             tasks.create_task(killer.run(slowest, events, rounds))
             for writer in writers:

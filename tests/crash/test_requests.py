@@ -135,7 +135,7 @@ async def test_each_request_has_one_effect(
     async with ZaazClient(target, key) as client:
         callers = Callers(client, rng)
         answered: Callable[[], int] = lambda: len(callers.outcomes)  # noqa: E731
-        async with asyncio.timeout(WORK_SECONDS + 10 * rounds), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(WORK_SECONDS + 20 * rounds), asyncio.TaskGroup() as tasks:
             total = CALLERS * REQUESTS_A_CALLER
             tasks.create_task(killer.run(answered, total, rounds))
             for _ in range(CALLERS):

@@ -56,7 +56,7 @@ async def test_each_event_is_billed_once(
         funds = await fund(served, workload)
     killer = Killer(server, rng, [victim])
     async with (
-        asyncio.timeout(DELIVERY_SECONDS + 10 * rounds),
+        asyncio.timeout(DELIVERY_SECONDS + 20 * rounds),
         ZaazClient(target, key) as client,
         client.usage_stream(writer_id, settings=SETTINGS) as stream,
         asyncio.TaskGroup() as tasks,

@@ -1,5 +1,6 @@
 """However the server ends, nothing of it runs on."""
 
+import asyncio
 import os
 import signal
 
@@ -47,6 +48,30 @@ async def test_signal_while_starting(new_command: NewCommand) -> None:
     assert over.code == 0
     assert "Traceback" not in over.stderr
     assert mongods(server.data_dir) == []
+
+
+async def test_signal_while_mongod_is_started_again(new_command: NewCommand) -> None:
+    server = new_command()
+    ready = await server.start()
+    async with connected(ready["grpc"], ready["api_key"]) as served:
+        user_id = await served.new_wallet(1_000_000)
+        for _ in range(3):
+            await until(server.kill_mongod, START_SECONDS)
+        calls = [asyncio.ensure_future(served.consume(user_id, 1)) for _ in range(8)]
+        server.send(signal.SIGTERM)
+        await asyncio.wait(calls)
+    errors = [call.exception() for call in calls]
+    assert all(error is None or _says_retry(error) for error in errors)
+    over = await server.end()
+    assert over.code == 0
+    assert "Traceback" not in over.stderr
+    assert mongods(server.data_dir) == []
+
+
+def _says_retry(error: BaseException) -> bool:
+    """gRPC answers a call that meets the shutdown itself with CANCELLED."""
+    codes = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    return isinstance(error, grpc.aio.AioRpcError) and error.code() in codes
 
 
 async def test_second_signal_changes_nothing(new_command: NewCommand) -> None:
