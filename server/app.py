@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zaaz.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from zaaz.credits.v1 import usage_service_pb2
@@ -38,6 +38,7 @@ from server.kernel.paging import PageTokens
 from server.kernel.principal import ADMIN
 from server.kernel.tasks import Background
 from server.ledger.committer import Committer
+from server.ledger.metrics import LedgerMetrics
 from server.ledger.reader import LedgerReader
 from server.ledger.service import Ledger
 from server.ledger.store import COLLECTIONS as LEDGER_COLLECTIONS
@@ -79,6 +80,7 @@ class Running:
     """A server that serves. `api_key` is the local admin key, on an embedded database only."""
 
     address: Address
+    metrics_address: Address | None
     api_key: str
     background: Background
     realtime: Realtime
@@ -111,13 +113,15 @@ async def running(
             reflection_mode=settings.reflection,
             check=lambda: _is_healthy(database, embedded),
         )
-        realtime = await _add_services(rpc, settings, database, auth, background, drain, clock)
+        foundation = _Foundation(settings, database, clock, background, drain, telemetry)
+        realtime = await _add_services(rpc, auth, foundation)
+        metrics_address = None
         if settings.metrics_address:
-            _, stop_metrics = telemetry.serve(parse_address(settings.metrics_address))
-            stack.callback(stop_metrics)
+            metrics_address, stop = telemetry.serve(parse_address(settings.metrics_address))
+            stack.callback(stop)
         address = await rpc.start()
         stack.push_async_callback(rpc.stop)
-        yield Running(address, api_key, background, realtime)
+        yield Running(address, metrics_address, api_key, background, realtime)
 
 
 @asynccontextmanager
@@ -143,21 +147,25 @@ async def _open_database(
     return database
 
 
-async def _add_services(
-    rpc: RpcServer,
-    settings: Settings,
-    database: Database,
-    auth: AuthService,
-    background: Background,
-    drain: Drain,
-    clock: Clock,
-) -> Realtime:
+class _Foundation(NamedTuple):
+    """What the services stand on."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    background: Background
+    drain: Drain
+    telemetry: Telemetry
+
+
+async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundation) -> Realtime:
+    settings, database, clock, background, drain, telemetry = foundation
     prices = await _prices(database, clock)
     consumers, realtime = Consumers(), LocalRealtime()
     consumers.add(REALTIME_CONSUMER, [WALLET_CHANGED], WalletChanges(realtime).handle)
     dispatcher = Dispatcher(database, consumers, clock)
     store = LedgerStore(database, _Announcer(Outbox(consumers, clock), dispatcher))
-    committer = Committer(store, clock)
+    committer = Committer(store, clock, LedgerMetrics(telemetry.metrics.registry))
     ledger = Ledger(committer, store, clock)
     reader = LedgerReader(database, clock)
     tokens = PageTokens(settings.secret)

@@ -10,6 +10,7 @@ wallet and writer is written under its version, and every key is unique.
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,6 +19,7 @@ from server.kernel.errors import DomainError, Reason
 from server.ledger.cache import StateCache
 from server.ledger.draft import Draft, Known
 from server.ledger.jobs import Job
+from server.ledger.metrics import LedgerMetrics
 from server.ledger.model import Writer
 from server.ledger.queue import MAX_BATCH_ENTRIES, JobQueue
 from server.ledger.refusals import contention, unavailable
@@ -44,10 +46,12 @@ _Jobs = Sequence[Job[Any]]
 class Committer:
     """Owns every write to the wallets of this process. `run` is its one loop."""
 
-    def __init__(self, store: LedgerStore, clock: Clock) -> None:
+    def __init__(self, store: LedgerStore, clock: Clock, metrics: LedgerMetrics) -> None:
         self._store = store
         self._clock = clock
+        self._metrics = metrics
         self._queue = JobQueue()
+        metrics.watch_queue(lambda: self._queue.entries)
         self._cache = StateCache(store)
 
     def submit(self, job: Job[_Result]) -> asyncio.Future[_Result]:
@@ -115,9 +119,19 @@ class Committer:
         return _Flight(plan, asyncio.create_task(self._write(plan)))
 
     async def _write(self, plan: "_Plan") -> None:
-        if plan.draft.doubts:
-            await self._confirm(plan.draft)
-        await self._store.write(plan.writes)
+        began = time.monotonic()
+        try:
+            if plan.draft.doubts:
+                await self._confirm(plan.draft)
+            await self._store.write(plan.writes)
+        except TransactionLost as lost:
+            self._metrics.lost.labels(lost.kind).inc()
+            raise
+        except DatabaseUnavailable:
+            self._metrics.lost.labels("unavailable").inc()
+            raise
+        self._metrics.commit_seconds.observe(time.monotonic() - began)
+        self._metrics.entries.inc(len(plan.draft.entries))
 
     async def _confirm(self, draft: Draft) -> None:
         """Looks up what refusals rest on before they are told. TransactionLost: it is not so.
