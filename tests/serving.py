@@ -133,8 +133,8 @@ def usage_event(user_id: str, **fields: Any) -> usage_service_pb2.UsageEvent:
 def reason_of(error: grpc.aio.AioRpcError) -> str:
     """The ErrorInfo reason of a failed call; "" when it bears none."""
     for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            return str(error_info(status_pb2.Status.FromString(bytes(value))).reason)
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            return str(error_info(status_pb2.Status.FromString(value)).reason)
     return ""
 
 
