@@ -106,7 +106,8 @@ async def _take(side: Side, operations: int, pids: Mapping[str, int]) -> Sample:
         after = cpu_seconds(pids)
     finally:
         gc.unfreeze()
-    cpu = {role: after[role] - before[role] for role in after}
+    # The kernel counts in ticks: what is left for others may come out below nothing.
+    cpu = {role: max(0.0, after[role] - before[role]) for role in after}
     return Sample(operations, seconds, latencies, cpu)
 
 
