@@ -29,8 +29,15 @@ from server.mongo.errors import DatabaseUnavailable, TransactionLost
 MAX_CONFLICTS = 3
 """Lost transactions after which a batch is divided, or a single job told CONTENTION."""
 
-UNAVAILABLE_RETRY_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
-"""How long a batch waits for a database that went away, try by try."""
+OUTAGE_PATIENCE_SECONDS = 8.0
+"""How long the database may be away before callers are told. A restart takes a second.
+
+With the driver's own waiting, a few seconds a try, they are told well within the 30 s
+that calls have: DEADLINE_EXCEEDED would leave them in doubt, and waiting for nothing.
+"""
+
+OUTAGE_RETRY_SECONDS = 0.2
+"""Pause between two tries in an outage. A database that refuses connections fails at once."""
 
 SPECULATE_ENTRIES = MAX_BATCH_ENTRIES // 4
 """With so many waiting, the next batch is applied while the last is being written."""
@@ -53,6 +60,7 @@ class Committer:
         self._queue = JobQueue()
         metrics.watch_queue(lambda: self._queue.entries)
         self._cache = StateCache(store)
+        self._away_since: float | None = None
 
     def submit(self, job: Job[_Result]) -> asyncio.Future[_Result]:
         """The job's result once it is durable, its refusal as DomainError. OVERLOADED.
@@ -110,6 +118,7 @@ class Committer:
         try:
             return await self._plan(jobs, Known())
         except DatabaseUnavailable as lost:
+            self._note_outage()
             _note_lost(lost)
         except Exception:  # noqa: BLE001  one bad batch must not end the committer
             _log.exception("a ledger batch could not be applied")
@@ -129,7 +138,9 @@ class Committer:
             raise
         except DatabaseUnavailable:
             self._metrics.lost.labels("unavailable").inc()
+            self._note_outage()
             raise
+        self._away_since = None
         self._metrics.commit_seconds.observe(time.monotonic() - began)
         self._metrics.entries.inc(len(plan.draft.entries))
 
@@ -174,9 +185,12 @@ class Committer:
             failure = DomainError(Reason.INTERNAL, "the ledger could not run this")
         if failure is None:
             return
-        if len(jobs) == 1 or failure.reason is Reason.DEPENDENCY_UNAVAILABLE:
-            for job in jobs:
-                job.fail(failure)
+        is_away = failure.reason is Reason.DEPENDENCY_UNAVAILABLE
+        if len(jobs) == 1 or is_away:
+            _fail(jobs, failure)
+            if is_away:
+                # Who has waited behind them would only wait as long again.
+                _fail(self._queue.take_all(), failure)
             return
         half = len(jobs) // 2
         await self._recover(jobs[:half])
@@ -184,7 +198,7 @@ class Committer:
 
     async def _commit(self, jobs: _Jobs) -> DomainError | None:
         """Commits and answers the jobs; else why that cannot be done for all of them together."""
-        conflicts, delays = 0, iter(UNAVAILABLE_RETRY_SECONDS)
+        conflicts = 0
         while conflicts < MAX_CONFLICTS:
             plan: _Plan | None = None
             try:
@@ -195,9 +209,9 @@ class Committer:
                 self._forget(plan)
             except DatabaseUnavailable:
                 self._forget(plan)
-                if (delay := next(delays, None)) is None:
+                if self._note_outage() > OUTAGE_PATIENCE_SECONDS:
                     return unavailable()
-                await asyncio.sleep(delay)
+                await asyncio.sleep(OUTAGE_RETRY_SECONDS)
             except BaseException:
                 self._forget(plan)
                 raise
@@ -205,6 +219,13 @@ class Committer:
                 _answer(jobs)
                 return None
         return contention(MAX_CONFLICTS)
+
+    def _note_outage(self) -> float:
+        """For how many seconds the database has been away. It ends with a commit."""
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        return now - self._away_since
 
     async def _known(self, jobs: _Jobs) -> Known:
         request_keys = [key for job in jobs for key in job.request_keys]
@@ -252,6 +273,11 @@ class _Flight(NamedTuple):
 def _answer(jobs: _Jobs) -> None:
     for job in jobs:
         job.answer()
+
+
+def _fail(jobs: _Jobs, failure: DomainError) -> None:
+    for job in jobs:
+        job.fail(failure)
 
 
 def _note_lost(lost: Exception) -> None:

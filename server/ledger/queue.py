@@ -62,6 +62,15 @@ class JobQueue:
         self._changed.set()
         return batch
 
+    def take_all(self) -> list[Job[Any]]:
+        """Everything that waits."""
+        jobs = [*self._interactive, *self._frames]
+        self._interactive.clear()
+        self._frames.clear()
+        self._entries = 0
+        self._changed.set()
+        return jobs
+
     def _take_from(self, waiting: deque[Job[Any]], room: int) -> list[Job[Any]]:
         taken: list[Job[Any]] = []
         while waiting and waiting[0].size <= room:
