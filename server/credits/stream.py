@@ -16,7 +16,7 @@ from zaaz.credits.v1 import usage_service_pb2 as pb
 
 from server.credits.events import MAX_FRAME_EVENTS, EventReader
 from server.credits.rejections import RejectionRoom
-from server.kernel.errors import DomainError, Reason
+from server.kernel.errors import DomainError, Reason, field_invalid
 from server.kernel.tasks import end
 from server.ledger.frames import FramePosition, FrameResult, Refused, Settled
 from server.ledger.model import Writer
@@ -55,6 +55,11 @@ class UsageStream:
         self._next_offset = writer.next_offset
         self._is_fenced = False
         self._is_draining = False
+
+    @property
+    def epoch(self) -> int:
+        """Which opening of its writer it is: the highest one has it."""
+        return self._writer.epoch
 
     def fence(self) -> None:
         """Ends the stream with WRITER_FENCED: another one has its writer."""
@@ -117,11 +122,16 @@ class UsageStream:
         """Submits the frame; what comes of it is awaited when its turn has come."""
         offset, size = frame.offset, len(frame.events)
         try:
+            if offset < 0:
+                # Frames are not checked by the edge, and this one would be taken for a replay.
+                raise field_invalid("frame.offset", "must not be negative")
             keep = await self._room.is_left(self._client_id)
             items = self._events.items(self._client_id, frame, keep=keep)
             await self._make_room(size)
             position = FramePosition(self._writer.key, self._writer.epoch, offset)
             settling = self._ledger.settle(items, position)
+            # A stream that ends before this frame's turn asks nobody what came of it.
+            settling.add_done_callback(_notice)
         except DomainError as error:
             # Bound to a name of its own: Python forgets `error` at the end of the block.
             refusal = error
@@ -155,6 +165,11 @@ class UsageStream:
                 offset=offset, error=to_status(error), next_offset=self._next_offset
             )
         )
+
+
+def _notice(settling: asyncio.Future[FrameResult]) -> None:
+    if not settling.cancelled():
+        settling.exception()
 
 
 async def _throttle() -> pb.IngestUsageResponse:

@@ -120,10 +120,14 @@ class UsageServicer(UsageServiceServicer):
     @contextmanager
     def _running(self, writer_key: str, stream: UsageStream) -> Iterator[None]:
         """Knows the stream while it runs: a later one of its writer ends it, or a drain."""
-        earlier = self._streams.get(writer_key)
-        if earlier is not None:
-            earlier.fence()
-        self._streams[writer_key] = stream
+        other = self._streams.get(writer_key)
+        if other is not None and other.epoch > stream.epoch:
+            # Opened at once with it, and told of it first.
+            stream.fence()
+        else:
+            self._streams[writer_key] = stream
+            if other is not None:
+                other.fence()
         draining = asyncio.create_task(self._drain_with(stream))
         try:
             yield

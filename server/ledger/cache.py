@@ -4,7 +4,7 @@ A belief, not a promise: what is written from it is guarded by the version (a
 writer's epoch and offset) that it started from, and what was lost is forgotten.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -42,12 +42,12 @@ class StateCache:
         keys = {job.writer_key for job in jobs if job.writer_key is not None}
         missing = keys - self._writers.keys()
         if missing:
-            self._writers.update(await self._store.writers(missing))
+            self._learn(await self._store.writers(missing))
         return {key: self._writers[key] for key in keys}
 
     def set_writer(self, writer: Writer) -> None:
         """Takes a writer as it was just opened."""
-        self._writers[writer.key] = writer
+        self._learn({writer.key: writer})
 
     def remember(self, draft: Draft) -> None:
         """Takes everything as the draft will leave it."""
@@ -58,7 +58,7 @@ class StateCache:
             if user_id in before:
                 wallet = wallet.at_version(before[user_id].version + 1)
             cached[user_id] = wallet
-        self._writers.update(draft.writers)
+        self._learn(draft.writers)
         _trim(cached, MAX_CACHED_WALLETS)
         _trim(self._writers, MAX_CACHED_WRITERS)
 
@@ -68,6 +68,13 @@ class StateCache:
             self._wallets.pop(user_id, None)
         for key in draft.writers_before:
             self._writers.pop(key, None)
+
+    def _learn(self, writers: Mapping[str, Writer]) -> None:
+        """Takes writers, but none of before an opening that came in between."""
+        for key, writer in writers.items():
+            known = self._writers.get(key)
+            if known is None or known.epoch <= writer.epoch:
+                self._writers[key] = writer
 
 
 def _trim(cache: dict[Any, Any], bound: int) -> None:

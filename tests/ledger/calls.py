@@ -1,15 +1,16 @@
 """What tests of the contract say over and over: a refusal expected, a stream driven by hand."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 from zaaz.credits.v1 import usage_service_pb2 as usage_pb
+from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
 
 from tests.serving import Served, error_info, reason_of
 
@@ -66,60 +67,71 @@ async def soon(awaitable: Any) -> Any:
 
 
 class Ingest:
-    """An IngestUsage stream, message by message."""
+    """An IngestUsage stream, message by message, on a connection of its own."""
+
+    living: ClassVar[list["Ingest"]] = []
 
     def __init__(self, served: Served) -> None:
-        self._call = served.usage.IngestUsage()
+        self._requests: asyncio.Queue[usage_pb.IngestUsageRequest | None] = asyncio.Queue()
+        self._channel = grpc.aio.insecure_channel(served.target)
+        stub: Any = UsageServiceStub(self._channel)
+        credentials = (("authorization", f"Bearer {served.api_key}"),)
+        self._call = stub.IngestUsage(self._sent(), metadata=credentials)
+        self.living.append(self)
 
     @classmethod
     async def opened(cls, served: Served, writer_id: str) -> tuple["Ingest", Any]:
         """The stream, and what `open` was answered with."""
         stream = cls(served)
-        await stream.open(writer_id)
+        stream.open(writer_id)
         return stream, (await stream.answer("opened"))
 
-    async def open(self, writer_id: str) -> None:
+    def open(self, writer_id: str) -> None:
         opening = usage_pb.OpenUsageStream(writer_id=writer_id)
-        await self._send(usage_pb.IngestUsageRequest(open=opening))
+        self.send(usage_pb.IngestUsageRequest(open=opening))
 
-    async def frame(self, offset: int, *events: usage_pb.UsageEvent) -> None:
+    def frame(self, offset: int, *events: usage_pb.UsageEvent) -> None:
         frame = usage_pb.UsageFrame(offset=offset, events=events)
-        await self._send(usage_pb.IngestUsageRequest(frame=frame))
+        self.send(usage_pb.IngestUsageRequest(frame=frame))
+
+    def send(self, message: usage_pb.IngestUsageRequest) -> None:
+        """Sent in its turn; lost if the stream has ended by then."""
+        self._requests.put_nowait(message)
+
+    def end(self) -> None:
+        """Nothing more comes from this side."""
+        self._requests.put_nowait(None)
 
     async def answer(self, kind: str) -> Any:
-        """The next answer, which is of this kind."""
+        """The next answer, which is of this kind. Raises what the stream ended with."""
         message = await soon(self._call.read())
-        assert message is not grpc.aio.EOF, await self._call.code()
+        assert message is not grpc.aio.EOF, "the stream is over"
         assert message.WhichOneof("response") == kind, message
         return getattr(message, kind)
 
-    async def end(self) -> None:
-        """Nothing more comes from this side."""
-        await soon(self._call.done_writing())
-
-    async def is_over(self) -> bool:
-        """Whether the stream has ended well, with no answer left."""
-        ended = await soon(self._call.read()) is grpc.aio.EOF
-        return ended and await soon(self._call.code()) is grpc.StatusCode.OK
-
-    async def rest(self) -> None:
-        """Reads until the end; raises its error."""
-        while await soon(self._call.read()) is not grpc.aio.EOF:
-            pass
-        code = await soon(self._call.code())
-        if code is not grpc.StatusCode.OK:
-            raise grpc.aio.AioRpcError(
-                code,
-                await self._call.initial_metadata(),
-                await self._call.trailing_metadata(),
-                await self._call.details(),
-            )
+    async def rest(self) -> list[Any]:
+        """What is left until the end. Raises what the stream ended with, unless all is well."""
+        left = []
+        while (message := await soon(self._call.read())) is not grpc.aio.EOF:
+            left.append(message)
+        assert await soon(self._call.code()) is grpc.StatusCode.OK
+        return left
 
     def cancel(self) -> None:
         self._call.cancel()
 
-    async def _send(self, message: usage_pb.IngestUsageRequest) -> None:
-        await soon(self._call.write(message))
+    @classmethod
+    async def close_all(cls) -> None:
+        """None outlives its test."""
+        while cls.living:
+            stream = cls.living.pop()
+            stream.cancel()
+            stream.end()
+            await stream._channel.close()
+
+    async def _sent(self) -> AsyncIterator[usage_pb.IngestUsageRequest]:
+        while (message := await self._requests.get()) is not None:
+            yield message
 
 
 def event_reasons(answer: Any) -> dict[int, str]:
