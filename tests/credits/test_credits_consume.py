@@ -49,13 +49,14 @@ class TestConsumeCredits:
     ) -> None:
         user_id, now_ms = await clocked.new_wallet(), manual_clock()
         made = {}
-        for name, fields in {
+        grants: dict[str, dict[str, Any]] = {
             "last": {"priority": 1},
             "never": {},
             "later": {"expires_time": at(now_ms + 2_000)},
             "sooner": {"expires_time": at(now_ms + 1_000)},
             "younger": {"expires_time": at(now_ms + 1_000)},
-        }.items():
+        }
+        for name, fields in grants.items():
             grant = await clocked.grant(user_id, 10, **fields)
             made[grant.transaction.id] = name
         answer = await clocked.consume(user_id, 45)
