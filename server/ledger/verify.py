@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from bson import ObjectId
 
+from server.kernel.clock import iso
 from server.ledger.chain import link
-from server.ledger.model import Entry, Wallet, new_wallet
+from server.ledger.model import NEVER_MS, Entry, Grant, Wallet, new_wallet
 
 MAX_DIFFERENCES = 1_000
 """A wrecked wallet differs everywhere; so many differences say enough."""
@@ -33,8 +34,9 @@ class _Books:
 
     def __init__(self, wallet: Wallet) -> None:
         self.chain = new_wallet(wallet.profile).chain
-        self.sequence = self.credits_micros = self.debt_micros = 0
+        self.sequence = self.credits_micros = self.held_micros = self.debt_micros = 0
         self.grants: dict[ObjectId, int] = {}
+        self.as_made: dict[ObjectId, Grant] = {}
         self.differences: list[Difference] = []
 
     def take(self, entry: Entry) -> None:
@@ -46,6 +48,9 @@ class _Books:
         self.debt_micros += moved - entry.signed_micros
         for grant_id, micros in entry.movements:
             self.grants[grant_id] = self.grants.get(grant_id, 0) + micros
+        if entry.grant is not None:
+            self.as_made[entry.id] = entry.grant
+        self.held_micros = entry.held_after_micros
         self.chain = link(self.chain, entry)
         self.compare(place, "sequence", place, entry.sequence)
         self.compare(place, "balance_after_micros", self.credits_micros, entry.balance_after_micros)
@@ -70,12 +75,34 @@ async def verify(wallet: Wallet, history: AsyncIterator[Entry]) -> Verification:
         checked += 1
     books.compare(0, "sequence", checked, wallet.sequence)
     books.compare(0, "credits_micros", books.credits_micros, wallet.credits_micros)
+    books.compare(0, "held_micros", books.held_micros, wallet.held_micros)
     books.compare(0, "debt_micros", books.debt_micros, wallet.debt_micros)
     books.compare(0, "chain", books.chain.hex(), wallet.chain.hex())
     stored = {grant.id: grant.remaining_micros for grant in wallet.grants}
     for grant_id in sorted({*books.grants, *stored}, key=str):
         expected, actual = books.grants.get(grant_id, 0), stored.get(grant_id, 0)
         books.compare(0, f"grants.{grant_id}.remaining_micros", expected, actual)
+    for grant in wallet.grants:
+        _compare_origin(books, grant)
     total = sum(stored.values()) - wallet.debt_micros
     books.compare(0, "grants less debt", total, wallet.credits_micros)
     return Verification(tuple(books.differences), checked)
+
+
+def _compare_origin(books: _Books, grant: Grant) -> None:
+    """A grant's terms say what burns when, so they are held against the entry that made it."""
+    made = books.as_made.get(grant.id)
+    if made is None:
+        return
+    for field in ("source", "original_micros", "priority", "sequence"):
+        expected, actual = getattr(made, field), getattr(grant, field)
+        books.compare(0, f"grants.{grant.id}.{field}", expected, actual)
+    for field, expected, actual in (
+        ("expires_time", made.expires_ms, grant.expires_ms),
+        ("created_time", made.created_ms, grant.created_ms),
+    ):
+        books.compare(0, f"grants.{grant.id}.{field}", _moment(expected), _moment(actual))
+
+
+def _moment(time_ms: int) -> str:
+    return "never" if time_ms == NEVER_MS else iso(time_ms)
