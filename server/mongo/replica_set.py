@@ -12,6 +12,8 @@ from server.mongo.errors import EmbeddedMongodFailed
 
 PRIMARY_TIMEOUT_SECONDS = 60
 HELLO_WAIT_MS = 1_000
+CONFIG_POLL_SECONDS = 0.02
+_ALREADY_INITIALIZED = 23
 _NOT_YET_INITIALIZED = 94
 
 
@@ -49,17 +51,36 @@ async def _until_primary(client: AsyncMongoClient[dict[str, Any]]) -> None:
 
 
 async def _configure(client: AsyncMongoClient[dict[str, Any]], host: str, replica_set: str) -> None:
-    try:
-        config = (await client.admin.command("replSetGetConfig"))["config"]
-    except OperationFailure as error:
-        if error.code != _NOT_YET_INITIALIZED:
-            raise
-        members = [{"_id": 0, "host": host}]
-        await client.admin.command({"replSetInitiate": {"_id": replica_set, "members": members}})
-        return
-    if config["members"][0]["host"] != host:
+    config = await _stored_config(client)
+    while config is None and not await _initiated(client, host, replica_set):
+        # It listens before it has loaded the config that it stored.
+        await asyncio.sleep(CONFIG_POLL_SECONDS)
+        config = await _stored_config(client)
+    if config is not None and config["members"][0]["host"] != host:
         # The data directory has moved. The set knows itself only by its old
         # address, so there is no majority to ask: it has to be forced.
         config["members"][0]["host"] = host
         config["version"] += 1
         await client.admin.command({"replSetReconfig": config, "force": True})
+
+
+async def _stored_config(client: AsyncMongoClient[dict[str, Any]]) -> dict[str, Any] | None:
+    try:
+        config: dict[str, Any] = (await client.admin.command("replSetGetConfig"))["config"]
+    except OperationFailure as error:
+        if error.code != _NOT_YET_INITIALIZED:
+            raise
+        return None
+    return config
+
+
+async def _initiated(client: AsyncMongoClient[dict[str, Any]], host: str, replica_set: str) -> bool:
+    """Initiate the set. False when there is one after all."""
+    members = [{"_id": 0, "host": host}]
+    try:
+        await client.admin.command({"replSetInitiate": {"_id": replica_set, "members": members}})
+    except OperationFailure as error:
+        if error.code != _ALREADY_INITIALIZED:
+            raise
+        return False
+    return True
