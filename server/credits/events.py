@@ -12,6 +12,7 @@ from server.credits.servicer import endpoint_not_found
 from server.kernel.clock import DAY_MS, Clock, iso
 from server.kernel.errors import DomainError, Reason, field_invalid
 from server.kernel.ids import derived_id
+from server.kernel.tasks import map_in_slices
 from server.ledger.draft import RejectedUsage
 from server.ledger.frames import UsageItem
 from server.ledger.messages import from_timestamp
@@ -20,6 +21,9 @@ from server.ledger.operations import Use
 from server.rpc.validation import check
 
 MAX_FRAME_EVENTS = 1_000
+SLICE_EVENTS = 100
+"""Events that are priced in one go, which is about a millisecond."""
+
 MAX_AGE_MS = 35 * DAY_MS
 """How late usage may come: a month's billing, and some days to notice."""
 
@@ -34,7 +38,7 @@ class EventReader:
         self._book = book
         self._clock = clock
 
-    def items(
+    async def items(
         self,
         client_id: str,
         frame: pb.UsageFrame,
@@ -56,21 +60,21 @@ class EventReader:
             )
         broken = _broken(frame)
         book, now_ms = self._book(), self._clock()
-        items = []
-        for place, event in enumerate(events):
+
+        def item(place: int) -> UsageItem:
             error = broken.get(place)
             if error is not None:
-                items.append(UsageItem(None, error, None))
-                continue
+                return UsageItem(None, error, None)
+            event = events[place]
             keeper = partial(rejected_row, client_id, event) if keep else None
             settled = settles[place] if settles else None
             try:
                 use = _use(client_id, event, book, now_ms)
             except DomainError as refusal:
-                items.append(UsageItem(None, refusal, keeper, settled))
-            else:
-                items.append(UsageItem(use, None, keeper, settled))
-        return items
+                return UsageItem(None, refusal, keeper, settled)
+            return UsageItem(use, None, keeper, settled)
+
+        return await map_in_slices(item, range(len(events)), SLICE_EVENTS)
 
 
 def rejected_row(client_id: str, event: pb.UsageEvent, error: DomainError) -> RejectedUsage:

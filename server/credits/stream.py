@@ -126,7 +126,7 @@ class UsageStream:
                 # Frames are not checked by the edge, and this one would be taken for a replay.
                 raise field_invalid("frame.offset", "must not be negative")
             keep = await self._room.is_left(self._client_id)
-            items = self._events.items(self._client_id, frame, keep=keep)
+            items = await self._events.items(self._client_id, frame, keep=keep)
             await self._make_room(size)
             position = FramePosition(self._writer.key, self._writer.epoch, offset)
             settling = self._ledger.settle(items, position)

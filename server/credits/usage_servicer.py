@@ -69,7 +69,7 @@ class UsageServicer(UsageServiceServicer):
         client_id = current_principal().client_id
         keep = await self._room.is_left(client_id)
         frame = pb.UsageFrame(events=request.events)
-        items = self._events.items(client_id, frame, keep=keep)
+        items = await self._events.items(client_id, frame, keep=keep)
         result = await self._ledger.settle(items, request=_request(client_id, request))
         self._room.note(client_id, result)
         return pb.RecordUsageResponse(results=_results(result))
@@ -97,7 +97,7 @@ class UsageServicer(UsageServiceServicer):
         items = []
         for row_id, row in found.items():
             frame = pb.UsageFrame(events=[pb.UsageEvent.FromString(row.payload)])
-            items += self._events.items(row.client_id, frame, keep=True, settles=[row_id])
+            items += await self._events.items(row.client_id, frame, keep=True, settles=[row_id])
         results = {}
         if items:
             settled = _results(await self._ledger.settle(items))

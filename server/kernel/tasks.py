@@ -2,13 +2,26 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 CANCEL_AGAIN_SECONDS = 0.5
 MAX_CANCELS = 20
 
 _log = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
+
+
+async def map_in_slices(
+    function: Callable[[_Item], _Made], items: Sequence[_Item], size: int
+) -> list[_Made]:
+    """`function` of every item, in order; the event loop runs between slices of `size`."""
+    made: list[_Made] = []
+    for start in range(0, len(items), size):
+        made += map(function, items[start : start + size])
+        await asyncio.sleep(0)
+    return made
 
 
 async def end(task: "asyncio.Task[Any]") -> None:

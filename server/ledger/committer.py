@@ -42,9 +42,6 @@ OUTAGE_RETRY_SECONDS = 0.2
 SPECULATE_ENTRIES = MAX_BATCH_ENTRIES // 4
 """With so many waiting, the next batch is applied while the last is being written."""
 
-SLICE_ENTRIES = 500
-"""Entries that are applied in one go; then the loop may look to other work."""
-
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 _Jobs = Sequence[Job[Any]]
@@ -237,13 +234,9 @@ class Committer:
         wallets = await self._cache.wallets(jobs)
         writers = await self._cache.writers(jobs)
         draft = Draft(wallets, writers, known, self._clock())
-        applied = 0
         for job in jobs:
-            job.apply(draft)
-            applied += job.size
-            if applied >= SLICE_ENTRIES:
-                # The transaction on its way has its next command to send.
-                applied = 0
+            for _ in job.apply(draft):
+                # The transaction on its way has a command to send, and mongod waits for it.
                 await asyncio.sleep(0)
         plan = _Plan(jobs, draft, await self._store.prepare(draft))
         self._cache.remember(draft)

@@ -1,6 +1,6 @@
 """Usage frames: events that are settled together, each exactly once."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import NamedTuple
 
 from bson import ObjectId
@@ -12,6 +12,9 @@ from server.ledger.jobs import Job, Request
 from server.ledger.model import Entry, Writer
 from server.ledger.operations import Use
 from server.ledger.refusals import fenced, reused
+
+SLICE_EVENTS = 100
+"""Events that are settled in one step, which is about a millisecond."""
 
 
 class Refused(NamedTuple):
@@ -87,12 +90,16 @@ class FrameJob(Job[FrameResult]):
     def writer_key(self) -> str | None:
         return None if self._position is None else self._position.writer_key
 
-    def _apply(self, draft: Draft) -> FrameResult:
+    def _apply(self, draft: Draft) -> Generator[None, None, FrameResult]:
         self._check_request(draft)
         skipped = self._advance(draft)
-        outcomes = tuple(self._settle(draft, item) for item in self._items[skipped:])
+        outcomes: list[Settled | Refused] = []
+        for start in range(skipped, self.size, SLICE_EVENTS):
+            for item in self._items[start : start + SLICE_EVENTS]:
+                outcomes.append(self._settle(draft, item))
+            yield
         self._record_request(draft, outcomes)
-        return FrameResult(skipped, outcomes)
+        return FrameResult(skipped, tuple(outcomes))
 
     def _check_request(self, draft: Draft) -> None:
         """The events' own keys make a replay safe; the row only catches another payload."""

@@ -6,7 +6,7 @@ applied again to a fresh one), and answered once, after the commit.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Generic, NamedTuple, TypeVar
 
@@ -61,15 +61,18 @@ class Job(ABC, Generic[Result]):
         """The stream writer that it moves."""
         return None
 
-    def apply(self, draft: Draft) -> None:
-        """Puts its effect into the draft and remembers what to answer."""
+    def apply(self, draft: Draft) -> Iterator[None]:
+        """Puts its effect into the draft and remembers what to answer, in steps.
+
+        Between two steps other work may run, as long as it leaves the draft alone.
+        """
         try:
-            self._outcome = self._apply(draft)
+            self._outcome = yield from self._apply(draft)
         except DomainError as refusal:
             self._outcome = refusal
 
     @abstractmethod
-    def _apply(self, draft: Draft) -> Result: ...
+    def _apply(self, draft: Draft) -> Generator[None, None, Result]: ...
 
     def answer(self) -> None:
         """Tells the caller what `apply` came to: only once that is durable."""
@@ -129,7 +132,8 @@ class OperationJob(Job[Posted]):
     def entry_ids(self) -> Iterable[ObjectId]:
         return (self._operation.id,) if isinstance(self._operation, Reverse) else ()
 
-    def _apply(self, draft: Draft) -> Posted:
+    def _apply(self, draft: Draft) -> Generator[None, None, Posted]:
+        yield from ()
         request = self._request
         if request is not None and (earlier := draft.find_request(request.key)):
             if earlier.fingerprint != request.fingerprint:

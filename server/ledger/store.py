@@ -1,6 +1,5 @@
 """The ledger's collections. Owns every write to a wallet."""
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -8,6 +7,7 @@ from bson import ObjectId
 from pymongo import ReturnDocument
 
 from server.kernel.clock import DAY_MS
+from server.kernel.tasks import map_in_slices
 from server.ledger.documents import (
     Document,
     date,
@@ -29,7 +29,7 @@ from server.mongo.transaction import Tx
 REJECTED_DAYS = 30
 """For how long an event that could not be settled is kept."""
 
-SLICE_ENTRIES = 500
+SLICE_ENTRIES = 200
 """Entries whose documents are made in one go; then the loop may look to other work."""
 
 WALLETS = "user_wallets"
@@ -165,22 +165,17 @@ class LedgerStore:
         Apart from `write` because it is work for this process alone: it is done
         while mongod is still busy with the batch before, in slices.
         """
-        entries: list[Document] = []
-        for start in range(0, len(draft.entries), SLICE_ENTRIES):
-            entries += map(entry_document, draft.entries[start : start + SLICE_ENTRIES])
-            await asyncio.sleep(0)
+        before = draft.before
+        new = [wallet for user_id, wallet in draft.after.items() if user_id not in before]
+        changed = [
+            (before[user_id], wallet)
+            for user_id, wallet in draft.after.items()
+            if user_id in before
+        ]
         return Writes(
-            new_wallets=[
-                wallet_document(wallet)
-                for user_id, wallet in draft.after.items()
-                if user_id not in draft.before
-            ],
-            wallets=[
-                wallet_update(draft.before[user_id], wallet)
-                for user_id, wallet in draft.after.items()
-                if user_id in draft.before
-            ],
-            entries=entries,
+            new_wallets=[wallet_document(wallet) for wallet in new],
+            wallets=await map_in_slices(lambda p: wallet_update(*p), changed, SLICE_ENTRIES),
+            entries=await map_in_slices(entry_document, draft.entries, SLICE_ENTRIES),
             requests=[_request_document(row, draft.now_ms) for row in draft.requests.values()],
             writers=[
                 _writer_update(draft.writers_before[key], writer)
@@ -188,7 +183,7 @@ class LedgerStore:
             ],
             rejected=[_rejected_update(row, draft.now_ms) for row in draft.rejected.values()],
             settled_rejections=draft.settled_rejections,
-            announcement=self._announcement(draft),
+            announcement=await self._announcement(draft),
         )
 
     async def write(self, writes: Writes) -> None:
@@ -212,19 +207,20 @@ class LedgerStore:
         if writes.announcement is not None:
             self._announcer.committed()
 
-    def _announcement(self, draft: Draft) -> OutboxDocument | None:
+    async def _announcement(self, draft: Draft) -> OutboxDocument | None:
         if not draft.after:
             return None
-        wallets = [
-            {
-                "user_id": wallet.profile.user_id,
-                "sequence": wallet.sequence,
-                "credits_micros": wallet.credits_micros,
-                "held_micros": wallet.held_micros,
-            }
-            for wallet in draft.after.values()
-        ]
+        wallets = await map_in_slices(_announced, list(draft.after.values()), SLICE_ENTRIES)
         return self._announcer.document(WALLET_CHANGED, {"wallets": wallets})
+
+
+def _announced(wallet: Wallet) -> Document:
+    return {
+        "user_id": wallet.profile.user_id,
+        "sequence": wallet.sequence,
+        "credits_micros": wallet.credits_micros,
+        "held_micros": wallet.held_micros,
+    }
 
 
 async def _update_guarded(tx: Tx, collection: str, updates: list[Document]) -> None:
