@@ -157,17 +157,19 @@ def _check_start(plan: Plan, sent: int) -> None:
 
 
 async def _send(stream: UsageStream, plan: Plan, rate: float | None) -> None:
-    start, began = stream.next_offset, time.monotonic()
-    for first in range(start, plan.events, _BATCH_EVENTS):
+    due = time.monotonic()
+    for first in range(stream.next_offset, plan.events, _BATCH_EVENTS):
         batch = range(first, min(first + _BATCH_EVENTS, plan.events))
         if rate is None:
             await stream.send_many(map(plan.event, batch))
             continue
         for index in batch:
-            early = began + (index - start) / rate - time.monotonic()
+            early = due - time.monotonic()
             if early > 0:
                 await asyncio.sleep(early)
             await stream.send(plan.event(index))
+            # What an outage has delayed stays late: catching up would break the rate.
+            due = max(due, time.monotonic() - _TICK_SECONDS) + 1 / rate
 
 
 async def _show(stream: UsageStream, stage: Stage) -> None:
