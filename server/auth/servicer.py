@@ -9,14 +9,12 @@ from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceServicer
 from server.auth.model import ApiKey, NewApiKey
 from server.auth.service import AuthService
 from server.auth.store import KeyFilter
-from server.kernel.errors import field_invalid
 from server.kernel.ids import parse_id
 from server.kernel.paging import PageTokens, page_size
 from server.kernel.principal import current_principal
+from server.kernel.timestamps import storable_time, timestamp
 
 MAX_PAGE_SIZE = 500
-_MAX_SECONDS = 253_402_300_799  # the end of the year 9999: what a Timestamp can say
-_NANOS_PER_MS = 1_000_000
 
 
 class AuthServicer(AuthServiceServicer):
@@ -85,16 +83,10 @@ def _message(key: ApiKey) -> pb.ApiKey:
 
 
 def _timestamp(time_ms: int | None) -> Timestamp | None:
-    if time_ms is None:
-        return None
-    seconds, milliseconds = divmod(time_ms, 1_000)
-    return Timestamp(seconds=seconds, nanos=milliseconds * _NANOS_PER_MS)
+    return None if time_ms is None else timestamp(time_ms)
 
 
 def _expires_time(request: pb.CreateApiKeyRequest) -> int | None:
     if not request.HasField("expires_time"):
         return None
-    timestamp = request.expires_time
-    if not (0 <= timestamp.seconds <= _MAX_SECONDS and 0 <= timestamp.nanos < 1_000_000_000):
-        raise field_invalid("expires_time", "must be a time between 1970 and 9999")
-    return timestamp.seconds * 1_000 + timestamp.nanos // _NANOS_PER_MS
+    return storable_time("expires_time", request.expires_time)

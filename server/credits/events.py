@@ -13,9 +13,9 @@ from server.kernel.clock import DAY_MS, Clock, iso
 from server.kernel.errors import DomainError, Reason, field_invalid
 from server.kernel.ids import derived_id
 from server.kernel.tasks import map_in_slices
+from server.kernel.timestamps import from_timestamp
 from server.ledger.draft import RejectedUsage
 from server.ledger.frames import UsageItem
-from server.ledger.messages import from_timestamp
 from server.ledger.model import Usage
 from server.ledger.operations import Use
 from server.rpc.validation import check

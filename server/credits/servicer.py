@@ -4,18 +4,17 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from zaaz.credits.v1 import credits_service_pb2 as pb
 from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceServicer
 
 from server.kernel.clock import Clock
-from server.kernel.errors import DomainError, Reason, field_invalid
+from server.kernel.errors import DomainError, Reason
 from server.kernel.ids import parse_id
 from server.kernel.paging import PageTokens, page_size
 from server.kernel.principal import current_principal
+from server.kernel.timestamps import storable_time
 from server.ledger.jobs import Posted
 from server.ledger.messages import (
-    from_timestamp,
     transaction_message,
     usage_message,
     wallet_message,
@@ -27,10 +26,6 @@ from server.rpc.errors import to_status
 
 MAX_PAGE_SIZE = 1_000
 _Response = TypeVar("_Response")
-_MAX_TIMESTAMP_SECONDS = 253_402_300_799
-"""The end of the year 9999: what a Timestamp and a BSON date can both say."""
-
-_SECOND_NANOS = 1_000_000_000
 
 
 class CreditsServicer(CreditsServiceServicer):
@@ -50,7 +45,7 @@ class CreditsServicer(CreditsServiceServicer):
         """Add credits."""
         expires_ms = NEVER_MS
         if request.HasField("expires_time"):
-            expires_ms = _expiry_ms(request.expires_time)
+            expires_ms = storable_time("expires_time", request.expires_time)
         posted = await self._ledger.add_grant(
             _caller(request.request_id),
             request.user_id,
@@ -176,10 +171,3 @@ def _caller(request_id: str) -> Caller:
 def _details(request: pb.GrantCreditsRequest | pb.ConsumeCreditsRequest) -> Details:
     # The order of a protobuf map changes from message to message; a dict's can be sorted.
     return Details(request.reason, dict(request.labels))
-
-
-def _expiry_ms(moment: Timestamp) -> int:
-    whole, part = moment.seconds, moment.nanos
-    if not (0 <= whole <= _MAX_TIMESTAMP_SECONDS and 0 <= part < _SECOND_NANOS):
-        raise field_invalid("expires_time", "must be a time between 1970 and 9999")
-    return from_timestamp(moment)

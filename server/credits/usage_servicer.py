@@ -16,9 +16,9 @@ from server.kernel.errors import DomainError, Reason
 from server.kernel.ids import parse_id
 from server.kernel.paging import PageTokens, page_size
 from server.kernel.principal import current_principal
+from server.kernel.timestamps import timestamp
 from server.ledger.frames import FrameResult, Refused, Settled
 from server.ledger.jobs import Request
-from server.ledger.messages import timestamp
 from server.ledger.reader import KeptUsage, LedgerReader
 from server.ledger.service import Ledger
 from server.rpc.errors import to_status

@@ -3,22 +3,12 @@
 from google.protobuf.timestamp_pb2 import Timestamp
 from zaaz.ledger.v1 import credits_transaction_pb2, credits_usage_pb2, grant_pb2, wallet_pb2
 
+from server.kernel.timestamps import timestamp
 from server.ledger.model import NEVER_MS, Entry, Grant, Wallet
-
-
-def timestamp(time_ms: int) -> Timestamp:
-    """A protobuf timestamp."""
-    seconds, milliseconds = divmod(time_ms, 1_000)
-    return Timestamp(seconds=seconds, nanos=milliseconds * 1_000_000)
 
 
 def _expiry(time_ms: int) -> Timestamp | None:
     return None if time_ms == NEVER_MS else timestamp(time_ms)
-
-
-def from_timestamp(moment: Timestamp) -> int:
-    """Milliseconds since the epoch, rounded down."""
-    return moment.seconds * 1_000 + moment.nanos // 1_000_000
 
 
 def grant_message(grant: Grant) -> grant_pb2.Grant:
