@@ -24,7 +24,7 @@ class AuthServicer(AuthServiceServicer):
         self._service = service
         self._page_tokens = page_tokens
 
-    async def CreateApiKey(  # noqa: N802
+    async def CreateApiKey(
         self,
         request: pb.CreateApiKeyRequest,
         context: ServicerContext[pb.CreateApiKeyRequest, pb.CreateApiKeyResponse],
@@ -40,7 +40,7 @@ class AuthServicer(AuthServiceServicer):
         created = await self._service.create_key(current_principal().client_id, wanted)
         return pb.CreateApiKeyResponse(api_key=_message(created.api_key), key=created.key)
 
-    async def ListApiKeys(  # noqa: N802
+    async def ListApiKeys(
         self,
         request: pb.ListApiKeysRequest,
         context: ServicerContext[pb.ListApiKeysRequest, pb.ListApiKeysResponse],
@@ -60,7 +60,7 @@ class AuthServicer(AuthServiceServicer):
             next_page_token=self._page_tokens.make(query, [str(page[-1].id)]) if more else "",
         )
 
-    async def RevokeApiKey(  # noqa: N802
+    async def RevokeApiKey(
         self,
         request: pb.RevokeApiKeyRequest,
         context: ServicerContext[pb.RevokeApiKeyRequest, pb.RevokeApiKeyResponse],

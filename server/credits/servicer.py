@@ -39,7 +39,7 @@ class CreditsServicer(CreditsServiceServicer):
         self._page_tokens = page_tokens
         self._clock = clock
 
-    async def GrantCredits(  # noqa: N802
+    async def GrantCredits(
         self, request: pb.GrantCreditsRequest, context: Any
     ) -> pb.GrantCreditsResponse:
         """Add credits."""
@@ -57,20 +57,20 @@ class CreditsServicer(CreditsServiceServicer):
         )
         return self._answer(pb.GrantCreditsResponse, posted)
 
-    async def ConsumeCredits(  # noqa: N802
+    async def ConsumeCredits(
         self, request: pb.ConsumeCreditsRequest, context: Any
     ) -> pb.ConsumeCreditsResponse:
         """Take credits."""
         return await self._consume(request)
 
-    async def BatchConsumeCredits(  # noqa: N802
+    async def BatchConsumeCredits(
         self, request: pb.BatchConsumeCreditsRequest, context: Any
     ) -> pb.BatchConsumeCreditsResponse:
         """Many consumptions, each on its own."""
         results = await asyncio.gather(*map(self._try_consume, request.requests))
         return pb.BatchConsumeCreditsResponse(results=results)
 
-    async def ReverseCreditsTransaction(  # noqa: N802
+    async def ReverseCreditsTransaction(
         self, request: pb.ReverseCreditsTransactionRequest, context: Any
     ) -> pb.ReverseCreditsTransactionResponse:
         """Take a transaction back."""
@@ -79,7 +79,7 @@ class CreditsServicer(CreditsServiceServicer):
         )
         return self._answer(pb.ReverseCreditsTransactionResponse, posted)
 
-    async def ListCreditsTransactions(  # noqa: N802
+    async def ListCreditsTransactions(
         self, request: pb.ListCreditsTransactionsRequest, context: Any
     ) -> pb.ListCreditsTransactionsResponse:
         """One page of transactions, newest first."""
@@ -92,14 +92,14 @@ class CreditsServicer(CreditsServiceServicer):
             next_page_token=self._page_tokens.next(query, page.cursor),
         )
 
-    async def GetCreditsTransaction(  # noqa: N802
+    async def GetCreditsTransaction(
         self, request: pb.GetCreditsTransactionRequest, context: Any
     ) -> pb.GetCreditsTransactionResponse:
         """One transaction."""
         entry = await self._reader.entry(parse_id("id", request.id))
         return pb.GetCreditsTransactionResponse(credits_transaction=transaction_message(entry))
 
-    async def ListCreditsUsages(  # noqa: N802
+    async def ListCreditsUsages(
         self, request: pb.ListCreditsUsagesRequest, context: Any
     ) -> pb.ListCreditsUsagesResponse:
         """One page of usages, newest first."""
@@ -113,7 +113,7 @@ class CreditsServicer(CreditsServiceServicer):
             next_page_token=self._page_tokens.next(query, page.cursor),
         )
 
-    async def GetCreditsUsage(  # noqa: N802
+    async def GetCreditsUsage(
         self, request: pb.GetCreditsUsageRequest, context: Any
     ) -> pb.GetCreditsUsageResponse:
         """One usage."""

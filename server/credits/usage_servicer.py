@@ -46,7 +46,7 @@ class UsageServicer(UsageServiceServicer):
         self._draining = draining
         self._streams: dict[str, UsageStream] = {}
 
-    async def IngestUsage(  # noqa: N802
+    async def IngestUsage(
         self, request_iterator: AsyncIterator[pb.IngestUsageRequest], context: Any
     ) -> AsyncIterator[pb.IngestUsageResponse]:
         """A stream of one writer."""
@@ -62,7 +62,7 @@ class UsageServicer(UsageServiceServicer):
             async for answer in stream.answers(request_iterator):
                 yield answer
 
-    async def RecordUsage(  # noqa: N802
+    async def RecordUsage(
         self, request: pb.RecordUsageRequest, context: Any
     ) -> pb.RecordUsageResponse:
         """Events in one call."""
@@ -74,7 +74,7 @@ class UsageServicer(UsageServiceServicer):
         self._room.note(client_id, result)
         return pb.RecordUsageResponse(results=_results(result))
 
-    async def ListRejectedUsage(  # noqa: N802
+    async def ListRejectedUsage(
         self, request: pb.ListRejectedUsageRequest, context: Any
     ) -> pb.ListRejectedUsageResponse:
         """One page of events that could not be billed, oldest first."""
@@ -88,7 +88,7 @@ class UsageServicer(UsageServiceServicer):
             next_page_token=self._page_tokens.next(query, page.cursor),
         )
 
-    async def ReplayRejectedUsage(  # noqa: N802
+    async def ReplayRejectedUsage(
         self, request: pb.ReplayRejectedUsageRequest, context: Any
     ) -> pb.ReplayRejectedUsageResponse:
         """Try to bill kept events again."""
@@ -109,7 +109,7 @@ class UsageServicer(UsageServiceServicer):
             ]
         )
 
-    async def DiscardRejectedUsage(  # noqa: N802
+    async def DiscardRejectedUsage(
         self, request: pb.DiscardRejectedUsageRequest, context: Any
     ) -> pb.DiscardRejectedUsageResponse:
         """Give kept events up."""

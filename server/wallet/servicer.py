@@ -35,7 +35,7 @@ class WalletServicer(WalletServiceServicer):
         self._page_tokens = page_tokens
         self._clock = clock
 
-    async def CreateWallet(  # noqa: N802
+    async def CreateWallet(
         self, request: pb.CreateWalletRequest, context: Any
     ) -> pb.CreateWalletResponse:
         """Make the user's wallet, or return the one there is."""
@@ -43,14 +43,12 @@ class WalletServicer(WalletServiceServicer):
         wallet = await self._ledger.open_wallet(caller, request.user_id, request.email)
         return pb.CreateWalletResponse(wallet=self._message(wallet))
 
-    async def GetWallet(  # noqa: N802
-        self, request: pb.GetWalletRequest, context: Any
-    ) -> pb.GetWalletResponse:
+    async def GetWallet(self, request: pb.GetWalletRequest, context: Any) -> pb.GetWalletResponse:
         """The wallet with what is due expired."""
         wallet = await self._reader.wallet(request.user_id)
         return pb.GetWalletResponse(wallet=self._message(wallet))
 
-    async def ListWallets(  # noqa: N802
+    async def ListWallets(
         self, request: pb.ListWalletsRequest, context: Any
     ) -> pb.ListWalletsResponse:
         """One page of wallets in the order of their making."""
@@ -63,7 +61,7 @@ class WalletServicer(WalletServiceServicer):
             next_page_token=self._page_tokens.next(query, page.cursor),
         )
 
-    async def UpdateWallet(  # noqa: N802
+    async def UpdateWallet(
         self, request: pb.UpdateWalletRequest, context: Any
     ) -> pb.UpdateWalletResponse:
         """Change settings by the mask, under the etag if there is one."""
@@ -71,7 +69,7 @@ class WalletServicer(WalletServiceServicer):
         wallet = await self._ledger.change_settings(caller, _change(request))
         return pb.UpdateWalletResponse(wallet=self._message(wallet))
 
-    async def VerifyWallet(  # noqa: N802
+    async def VerifyWallet(
         self, request: pb.VerifyWalletRequest, context: Any
     ) -> pb.VerifyWalletResponse:
         """Recompute the wallet from its entries."""
