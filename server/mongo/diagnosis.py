@@ -60,8 +60,13 @@ def _is_full(layout: Layout) -> bool:
 
 
 def _complaint(log: str, output: str) -> str:
-    said = _last_complaint(log) or output.strip() or "it left no reason"
+    said = _last_complaint(log) or _outcry(output) or "it left no reason"
     return said[:MAX_COMPLAINT_CHARACTERS]
+
+
+def _outcry(output: str) -> str:
+    """What was printed besides the first lines of the log."""
+    return "\n".join(line for line in output.splitlines() if not line.startswith("{")).strip()
 
 
 def _exit(code: int) -> str:

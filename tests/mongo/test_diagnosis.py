@@ -10,8 +10,10 @@ import pytest
 
 from server.mongo import binary
 from server.mongo.binary import find_mongod
+from server.mongo.diagnosis import explain
 from server.mongo.embedded import EmbeddedMongod
 from server.mongo.errors import EmbeddedMongodFailed
+from server.mongo.layout import lay_out
 from tests.mongo.lone import lone_mongod
 
 
@@ -94,6 +96,23 @@ class TestDirectory:
 
     async def test_full_disk(self, full_disk: Path) -> None:
         assert f"the disk of {full_disk} is full" in await failure(full_disk)
+
+    def test_disk_too_full_to_say_so(self, full_disk: Path) -> None:
+        layout = lay_out(full_disk)
+        assert f"the disk of {full_disk} is full" in explain(1, find_mongod(), layout, 0)
+
+    def test_only_this_run_is_blamed(self, tmp_path: Path) -> None:
+        layout = lay_out(tmp_path)
+        old = '{"s": "F", "msg": "No space left on device"}\n'
+        layout.log.write_text(old + '{"s": "E", "msg": "Out of order"}\n')
+        said = explain(14, find_mongod(), layout, len(old))
+        assert said.startswith("mongod ended with exit code 14: Out of order")
+
+    def test_killed_one_left_no_reason(self, tmp_path: Path) -> None:
+        layout = lay_out(tmp_path)
+        layout.output.write_text('{"s": "I", "msg": "Applied options"}\n')
+        said = explain(-9, find_mongod(), layout, 0)
+        assert said.startswith("mongod ended with SIGKILL: it left no reason")
 
     async def test_files_that_are_no_database(self, tmp_path: Path) -> None:
         (tmp_path / "mongo").mkdir()
