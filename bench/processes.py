@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from server.mongo.ownership import lay_out
+from server.mongo.layout import lay_out
 from server.mongo.process import REPLICA_SET
 from server.mongo.replica_set import url_of
 

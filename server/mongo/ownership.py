@@ -10,7 +10,6 @@ from typing import IO
 
 from server.mongo.errors import EmbeddedMongodFailed
 from server.mongo.layout import Layout, unusable
-from server.mongo.layout import lay_out as lay_out
 from server.mongo.process import STOP_TIMEOUT_SECONDS
 
 
