@@ -8,7 +8,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from server.credits.prices.model import (
-    Charge,
     CreditPriceVersion,
     ModelPrices,
     ModelVersion,
@@ -20,6 +19,7 @@ from server.credits.prices.model import (
 )
 from server.kernel.errors import DomainError, Reason
 from server.kernel.money import MAX_MICROS
+from server.ledger.model import Charge
 
 MODEL = "openai/gpt-4o-mini"
 DOLLAR = 1_000_000
