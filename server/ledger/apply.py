@@ -55,7 +55,8 @@ def expire(wallet: Wallet, now_ms: int) -> Applied:
         wallet, entry = _post(
             wallet,
             _Posting(
-                id=derived_id("expiry", str(grant.id), str(wallet.sequence + 1)),
+                # No client_id begins so, and a usage's id begins with one: the two never meet.
+                id=derived_id("#expiry", str(grant.id), str(wallet.sequence + 1)),
                 signed_micros=-taken,
                 movements=(Movement(grant.id, -taken),),
                 grants=take_from(wallet.grants, grant.id, taken),
