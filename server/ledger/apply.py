@@ -187,19 +187,25 @@ def reverse(wallet: Wallet, operation: Reverse, now_ms: int) -> Applied:
     TOO_MANY_GRANTS where burned ones would return to a wallet that has others by now.
     """
     original = operation.original
-    if original.source == IncreaseSource.REVERSAL or original.decrease_reason in (
-        DecreaseReason.EXPIRY,
-        DecreaseReason.REVERSAL,
-    ):
+    if not _is_reversible(original, now_ms):
         raise DomainError(
             Reason.NOT_REVERSIBLE,
-            "expiries and reversals cannot be reversed",
+            "expiries, reversals and grants that have expired cannot be reversed",
             {"id": original.id},
         )
     wallet, expired = expire(wallet, now_ms)
     undo = _take_back if original.source else _give_back
     wallet, entry = _post(wallet, undo(wallet, operation, now_ms), now_ms)
     return Applied(wallet, (*expired, entry))
+
+
+def _is_reversible(original: Entry, now_ms: int) -> bool:
+    if original.source == IncreaseSource.REVERSAL:
+        return False
+    # What is left of an expired grant is void already: to take the grant back would take it twice.
+    if original.source and original.grant is not None:
+        return original.grant.expires_ms > now_ms
+    return original.decrease_reason not in (DecreaseReason.EXPIRY, DecreaseReason.REVERSAL)
 
 
 def change_settings(wallet: Wallet, operation: ChangeSettings, now_ms: int) -> Applied:

@@ -210,6 +210,18 @@ class TestRefusals:
         with refused("NOT_REVERSIBLE"):
             await reverse(clocked, expiry.id)
 
+    async def test_of_a_grant_that_has_expired(
+        self, clocked: Served, manual_clock: ManualClock
+    ) -> None:
+        """Its rest is void already; other grants would pay for it a second time."""
+        user_id = await clocked.new_wallet(5)
+        granted = await clocked.grant(user_id, 10, expires_time=at(manual_clock() + 10))
+        manual_clock.advance(10)
+        with refused("NOT_REVERSIBLE"):
+            await reverse(clocked, granted.transaction.id)
+        assert (await clocked.wallet(user_id)).credits_micros == 5
+        await clocked.assert_sound(user_id)
+
     async def test_of_what_does_not_exist(self, served: Served) -> None:
         missing = str(ObjectId())
         with refused("TRANSACTION_NOT_FOUND") as refusal:

@@ -150,7 +150,12 @@ class WalletMachine(RuleBasedStateMachine):
         place = data.draw(st.integers(0, len(self.entries) - 1))
         original = self.entries[place]
         asked = a_reversal(original, self.entries)
-        if original.source == IncreaseSource.REVERSAL or original.decrease_reason in _IRREVERSIBLE:
+        void = original.grant is not None and original.grant.expires_ms <= self.now_ms
+        if (
+            original.source == IncreaseSource.REVERSAL
+            or original.decrease_reason in _IRREVERSIBLE
+            or void
+        ):
             with pytest.raises(DomainError) as refusal:
                 apply.reverse(self.wallet, asked, self.now_ms)
             assert refusal.value.reason is Reason.NOT_REVERSIBLE

@@ -112,7 +112,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ALREADY_REVERSED: _ErrorReason.ValueType  # 67
     """The transaction was reversed before. {"reversal_id": "65f0…"}"""
     ERROR_REASON_NOT_REVERSIBLE: _ErrorReason.ValueType  # 68
-    """Expiries and reversals cannot be reversed. {"id": "65f0…"}"""
+    """Expiries, reversals and grants that have expired cannot be reversed.
+    {"id": "65f0…"}
+    """
     ERROR_REASON_USAGE_NOT_FOUND: _ErrorReason.ValueType  # 69
     """No usage has this id. {"id": "65f0…"}"""
     ERROR_REASON_USAGE_KEY_REUSED: _ErrorReason.ValueType  # 80
@@ -244,7 +246,9 @@ ERROR_REASON_TRANSACTION_NOT_FOUND: ErrorReason.ValueType  # 66
 ERROR_REASON_ALREADY_REVERSED: ErrorReason.ValueType  # 67
 """The transaction was reversed before. {"reversal_id": "65f0…"}"""
 ERROR_REASON_NOT_REVERSIBLE: ErrorReason.ValueType  # 68
-"""Expiries and reversals cannot be reversed. {"id": "65f0…"}"""
+"""Expiries, reversals and grants that have expired cannot be reversed.
+{"id": "65f0…"}
+"""
 ERROR_REASON_USAGE_NOT_FOUND: ErrorReason.ValueType  # 69
 """No usage has this id. {"id": "65f0…"}"""
 ERROR_REASON_USAGE_KEY_REUSED: ErrorReason.ValueType  # 80

@@ -113,7 +113,7 @@ class CreditsServiceServicer:
         """Takes a transaction back by an opposite one. A decrease returns to the
         grants that it burned; an increase is taken back from its grant first.
         Errors: TRANSACTION_NOT_FOUND, ALREADY_REVERSED, NOT_REVERSIBLE,
-        INSUFFICIENT_CREDITS, REQUEST_ID_REUSED, CONTENTION.
+        INSUFFICIENT_CREDITS, TOO_MANY_GRANTS, REQUEST_ID_REUSED, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,7 +53,7 @@ class CreditsServiceStub:
     """Takes a transaction back by an opposite one. A decrease returns to the
     grants that it burned; an increase is taken back from its grant first.
     Errors: TRANSACTION_NOT_FOUND, ALREADY_REVERSED, NOT_REVERSIBLE,
-    INSUFFICIENT_CREDITS, REQUEST_ID_REUSED, CONTENTION.
+    INSUFFICIENT_CREDITS, TOO_MANY_GRANTS, REQUEST_ID_REUSED, CONTENTION.
     """
     ListCreditsTransactions: _grpc.UnaryUnaryMultiCallable[_credits_service_pb2.ListCreditsTransactionsRequest, _credits_service_pb2.ListCreditsTransactionsResponse]
     """Lists transactions, newest first.
@@ -93,7 +93,7 @@ class CreditsServiceAsyncStub(CreditsServiceStub):
     """Takes a transaction back by an opposite one. A decrease returns to the
     grants that it burned; an increase is taken back from its grant first.
     Errors: TRANSACTION_NOT_FOUND, ALREADY_REVERSED, NOT_REVERSIBLE,
-    INSUFFICIENT_CREDITS, REQUEST_ID_REUSED, CONTENTION.
+    INSUFFICIENT_CREDITS, TOO_MANY_GRANTS, REQUEST_ID_REUSED, CONTENTION.
     """
     ListCreditsTransactions: _aio.UnaryUnaryMultiCallable[_credits_service_pb2.ListCreditsTransactionsRequest, _credits_service_pb2.ListCreditsTransactionsResponse]  # type: ignore[assignment]
     """Lists transactions, newest first.
@@ -154,7 +154,7 @@ class CreditsServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes a transaction back by an opposite one. A decrease returns to the
         grants that it burned; an increase is taken back from its grant first.
         Errors: TRANSACTION_NOT_FOUND, ALREADY_REVERSED, NOT_REVERSIBLE,
-        INSUFFICIENT_CREDITS, REQUEST_ID_REUSED, CONTENTION.
+        INSUFFICIENT_CREDITS, TOO_MANY_GRANTS, REQUEST_ID_REUSED, CONTENTION.
         """
 
     @_abc_1.abstractmethod
