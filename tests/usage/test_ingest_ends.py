@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from uuid import uuid4
 
 from tests.conftest import MongoClient
-from tests.ledger.calls import PRICE, Ingest, at, refused
+from tests.ledger.calls import PRICE, Ingest, at, refused, soon
 from tests.serving import ManualClock, Served, new_key, serving, usage_event
 from tests.usage.partners import partner
 
@@ -29,7 +29,7 @@ async def test_a_drained_stream_answers_what_it_has_read_and_says_where_it_stand
         # Its end is waited for while the stream is read: the server waits for the stream.
         stopping = asyncio.create_task(life.aclose())
         *acks, last = await stream.rest()
-        await stopping
+        await soon(stopping)
     through = [answer.ack.through_offset for answer in acks]
     assert through == [SIZE * place for place in range(2, len(through) + 2)]
     assert all(answer.ack.billed_events == SIZE for answer in acks)
