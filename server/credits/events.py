@@ -45,11 +45,13 @@ class EventReader:
         *,
         keep: bool,
         settles: Sequence[ObjectId] = (),
+        came_ms: int | None = None,
     ) -> list[UsageItem]:
         """An item for each event of the frame, in order. FRAME_SIZE_INVALID for none or too many.
 
         `keep`: refused events are to be kept, but for those that break the
-        contract's own rules. `settles`: the kept rows that they come from.
+        contract's own rules. `settles`: the kept rows that they come from, and
+        `came_ms`: when those came (None: now), so that none grows too old by waiting.
         """
         events = frame.events
         if not 1 <= len(events) <= MAX_FRAME_EVENTS:
@@ -58,8 +60,10 @@ class EventReader:
                 f"1 to {MAX_FRAME_EVENTS} events are taken at a time",
                 {"events": len(events), "limit": MAX_FRAME_EVENTS},
             )
-        broken = _broken(frame)
+        broken = await _broken(frame)
         book, now_ms = self._book(), self._clock()
+        oldest_ms = (now_ms if came_ms is None else came_ms) - MAX_AGE_MS
+        times = range(oldest_ms, now_ms + MAX_AHEAD_MS + 1)
 
         def item(place: int) -> UsageItem:
             error = broken.get(place)
@@ -69,7 +73,7 @@ class EventReader:
             keeper = partial(rejected_row, client_id, event) if keep else None
             settled = settles[place] if settles else None
             try:
-                use = _use(client_id, event, book, now_ms)
+                use = _use(client_id, event, book, times)
             except DomainError as refusal:
                 return UsageItem(None, refusal, keeper, settled)
             return UsageItem(use, None, keeper, settled)
@@ -85,24 +89,25 @@ def rejected_row(client_id: str, event: pb.UsageEvent, error: DomainError) -> Re
     return RejectedUsage(row_id, client_id, ObjectId(event.user_id), payload, error)
 
 
-def _broken(frame: pb.UsageFrame) -> dict[int, DomainError]:
+async def _broken(frame: pb.UsageFrame) -> dict[int, DomainError]:
     """The events that break the contract's own rules, by their place."""
     try:
         check(frame)
     except DomainError:
-        pass
-    else:
-        return {}
-    broken = {}
-    for place, event in enumerate(frame.events):
-        try:
-            check(event)
-        except DomainError as error:
-            broken[place] = error
-    return broken
+        refusals = await map_in_slices(_refusal, frame.events, SLICE_EVENTS)
+        return {place: error for place, error in enumerate(refusals) if error is not None}
+    return {}
 
 
-def _use(client_id: str, event: pb.UsageEvent, book: PriceBook, now_ms: int) -> Use:
+def _refusal(event: pb.UsageEvent) -> DomainError | None:
+    try:
+        check(event)
+    except DomainError as error:
+        return error
+    return None
+
+
+def _use(client_id: str, event: pb.UsageEvent, book: PriceBook, times: range) -> Use:
     usage_key, user_id, ai_model = event.usage_key, event.user_id, event.ai_model
     occurred_ms = from_timestamp(event.occurred_time)
     usage = Usage(
@@ -117,8 +122,8 @@ def _use(client_id: str, event: pb.UsageEvent, book: PriceBook, now_ms: int) -> 
         # Asking for the keys of an empty map costs as much as all the other fields.
         dict(event.labels) if len(event.labels) else None,
     )
-    if not now_ms - MAX_AGE_MS <= occurred_ms <= now_ms + MAX_AHEAD_MS:
-        raise _out_of_range(now_ms)
+    if occurred_ms not in times:
+        raise _out_of_range(times)
     if usage.feature_endpoint:
         raise endpoint_not_found(usage.feature_endpoint)
     if not ai_model:
@@ -131,8 +136,8 @@ def _use(client_id: str, event: pb.UsageEvent, book: PriceBook, now_ms: int) -> 
     return Use(derived_id(client_id, user_id, usage_key), user_id, client_id, usage, charge)
 
 
-def _out_of_range(now_ms: int) -> DomainError:
-    oldest, newest = iso(now_ms - MAX_AGE_MS), iso(now_ms + MAX_AHEAD_MS)
+def _out_of_range(times: range) -> DomainError:
+    oldest, newest = iso(times[0]), iso(times[-1])
     return DomainError(
         Reason.OCCURRED_TIME_OUT_OF_RANGE,
         f"occurred_time must be from {oldest} to {newest}",

@@ -107,8 +107,11 @@ class UsageStream:
 
     async def _receive(self, requests: AsyncIterator[pb.IngestUsageRequest]) -> None:
         async for request in requests:
-            if request.WhichOneof("request") != "frame":
+            kind = request.WhichOneof("request")
+            if kind == "open":
                 raise DomainError(Reason.STREAM_ALREADY_OPEN, "`open` was sent twice")
+            if kind is None:
+                raise field_invalid("request", "must be `open` or `frame`")
             await self._window.acquire()
             if self._is_draining:
                 return

@@ -95,9 +95,11 @@ class UsageServicer(UsageServiceServicer):
         ids = [parse_id("ids", text) for text in request.ids]
         found = await self._reader.rejected_by_id(_own_rows(), ids)
         items = []
-        for row_id, row in found.items():
+        for row_id, (row, came_ms, _) in found.items():
             frame = pb.UsageFrame(events=[pb.UsageEvent.FromString(row.payload)])
-            items += await self._events.items(row.client_id, frame, keep=True, settles=[row_id])
+            items += await self._events.items(
+                row.client_id, frame, keep=True, settles=[row_id], came_ms=came_ms
+            )
         results = {}
         if items:
             settled = _results(await self._ledger.settle(items))

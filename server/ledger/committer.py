@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from server.kernel.clock import Clock
 from server.kernel.errors import DomainError, Reason
+from server.kernel.tasks import end
 from server.ledger.cache import StateCache
 from server.ledger.draft import Draft, Known
 from server.ledger.jobs import Job
@@ -98,7 +99,7 @@ class Committer:
                     await self._recover(jobs)
         finally:
             if flight is not None:
-                flight.task.cancel()
+                await end(flight.task)
 
     async def _wait_for_work(self, flight: "_Flight | None") -> None:
         if flight is None:

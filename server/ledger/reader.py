@@ -124,13 +124,13 @@ class LedgerReader:
 
     async def rejected_by_id(
         self, client_id: str | None, ids: list[ObjectId]
-    ) -> dict[ObjectId, RejectedUsage]:
+    ) -> dict[ObjectId, KeptUsage]:
         """Those rejected events of one client (None: of any) that are kept under `ids`."""
         query: Document = {"_id": {"$in": ids}}
         if client_id is not None:
             query["client_id"] = client_id
         rows = await self._rows(REJECTED, query, {"_id": ASCENDING}, len(ids))
-        return {row["_id"]: _kept_from(row).rejected for row in rows}
+        return {row["_id"]: _kept_from(row) for row in rows}
 
     async def count_rejected(self, client_id: str, limit: int) -> int:
         """How many events of a client are kept, counted up to `limit`."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from server.kernel.tasks import end
 from server.mongo.errors import EmbeddedMongodFailed
 from server.mongo.layout import Layout, lay_out
 from server.mongo.ownership import end_orphan, own
@@ -86,8 +87,7 @@ class EmbeddedMongod:
     async def stop(self) -> None:
         """End mongod in order, within 15 s, and give up the data directory. Idempotent."""
         if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.wait([self._supervisor])
+            await end(self._supervisor)
             self._supervisor = None
         self._serving.clear()
         await self._end_run()

@@ -6,7 +6,6 @@ Make an RpcServer, `add` every servicer, `start`; at the end `stop`.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import grpc
@@ -14,6 +13,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from server.kernel.tasks import end
 from server.rpc.access import rule_of
 from server.rpc.address import Address
 from server.rpc.decoding import TRANSPORT_MESSAGE_BYTES
@@ -130,9 +130,7 @@ class RpcServer:
 
     async def _stop_watching(self) -> None:
         if self._watching is not None:
-            self._watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watching
+            await end(self._watching)
 
     def _add_infrastructure(self, health: Health) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)

@@ -1,9 +1,9 @@
-"""Kept usage whose time was out of bounds: what a replay later makes of it."""
+"""Kept usage is tried again as of the day it came: waiting in the list does not make it late."""
 
 from zaaz.credits.v1 import usage_service_pb2 as pb
 
 from tests.ledger.calls import PRICE, reasons
-from tests.serving import ManualClock, Served, usage_event
+from tests.serving import ManualClock, Served, new_user, usage_event
 
 DAY_MS = 86_400_000
 
@@ -17,6 +17,19 @@ async def replay(served: Served, user_id: str) -> list[str]:
     ids = [row.id for row in await kept(served, user_id)]
     request = pb.ReplayRejectedUsageRequest(ids=ids)
     return reasons((await served.usage.ReplayRejectedUsage(request)).results)
+
+
+async def test_what_came_in_time_is_billed_however_late_it_is_replayed(
+    clocked: Served, manual_clock: ManualClock
+) -> None:
+    user_id = new_user()
+    event = usage_event(user_id, occurred_ms=manual_clock() - 35 * DAY_MS)
+    assert reasons(await clocked.record(event)) == ["WALLET_NOT_FOUND"]
+    manual_clock.advance(29 * DAY_MS)
+    await clocked.new_wallet(PRICE, user_id)
+    assert await replay(clocked, user_id) == [""]
+    assert (await clocked.wallet(user_id)).credits_micros == 0
+    assert await kept(clocked, user_id) == []
 
 
 async def test_what_came_too_late_stays_so(clocked: Served, manual_clock: ManualClock) -> None:
