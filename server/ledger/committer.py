@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from server.kernel.clock import Clock
@@ -42,6 +43,9 @@ OUTAGE_RETRY_SECONDS = 0.2
 
 SPECULATE_ENTRIES = MAX_BATCH_ENTRIES // 4
 """With so many waiting, the next batch is applied while the last is being written."""
+
+GATHER_SECONDS = 0.004
+"""How long those who wait are kept for those who were just answered."""
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -88,6 +92,7 @@ class Committer:
                 await self._wait_for_work(flight)
                 if flight is not None and flight.task.done():
                     await self._land(flight)
+                    await self._gather(flight)
                     flight = None
                     continue
                 jobs = self._queue.take()
@@ -110,6 +115,19 @@ class Committer:
             await asyncio.wait({backlog, flight.task}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             backlog.cancel()
+
+    async def _gather(self, landed: "_Flight") -> None:
+        """Lets callers who were just answered ask again before the next batch is taken.
+
+        Otherwise they drift apart into ever smaller batches, each of which costs
+        a transaction. Nobody waits who is alone.
+        """
+        waiting = self._queue.entries
+        if 0 < waiting < SPECULATE_ENTRIES:
+            everyone = waiting + sum(job.size for job in landed.plan.jobs)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_SECONDS):
+                    await self._queue.wait_for(min(everyone, SPECULATE_ENTRIES))
 
     async def _try_plan(self, jobs: _Jobs) -> "_Plan | None":
         """The jobs applied; None when that failed."""
