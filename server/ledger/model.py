@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 from bson import ObjectId
 
-from server.kernel.money import MICROS
-
 MAX_GRANTS = 1_000
 """Grants that one wallet may hold at a time; its document is rewritten with them."""
 
@@ -220,7 +218,3 @@ class Writer:
     key: str
     epoch: int
     next_offset: int
-
-
-CREDIT_MICROS = MICROS
-"""Micro-credits in a credit."""

@@ -5,7 +5,6 @@ again, whichever process does it.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -108,10 +107,6 @@ class Plan:
     def indexes_of(self, user: int) -> range:
         """Which events are this user's."""
         return range(user, self.events, len(self.user_ids))
-
-    def all_events(self, start: int) -> Iterator[UsageEvent]:
-        """Events from `start` on."""
-        return map(self.event, range(start, self.events))
 
 
 def make_plan(run_id: str, trace: Trace, parameters: Parameters, now_ms: int) -> Plan:

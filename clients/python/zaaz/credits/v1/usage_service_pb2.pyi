@@ -65,7 +65,9 @@ class UsageEvent(_message.Message):
     user_id: _builtins.str
     """Who used it."""
     feature_endpoint: _builtins.str
-    """The endpoint used, by its `value`. This or ai_model, or both."""
+    """The endpoint used, by its `value`. This or ai_model, or both. There are no
+    endpoints yet: FEATURE_ENDPOINT_NOT_FOUND.
+    """
     ai_model: _builtins.str
     """The model used, by its `value`, as in "openai/gpt-4o-mini"."""
     input_tokens: _builtins.int
@@ -76,7 +78,7 @@ class UsageEvent(_message.Message):
     cache_read_tokens: _builtins.int
     cache_write_tokens: _builtins.int
     hold_id: _builtins.str
-    """The hold that it captures."""
+    """The hold that it captures. There are no holds yet: HOLD_NOT_FOUND."""
     @_builtins.property
     def occurred_time(self) -> _timestamp_pb2.Timestamp:
         """When it was used, kept to the millisecond. At most 35 days ago and 5

@@ -126,7 +126,9 @@ class Wallet(_message.Message):
     overdraft_policy: Global___OverdraftPolicy.ValueType
     """What becomes of usage beyond the balance."""
     low_balance_threshold_micros: _builtins.int
-    """A balance below this raises an event. Zero: never."""
+    """The balance below which the user is to be warned. Zero: never. Kept; nothing
+    warns yet.
+    """
     etag: _builtins.str
     """Changes with every change of the settings. Sent with an update, it must
     still match.
