@@ -10,7 +10,7 @@ from hashlib import sha256
 
 import orjson
 
-from server.ledger.model import Entry, Grant
+from server.ledger.model import Charge, Entry, Grant
 
 CANONICAL_VERSION = 1
 
@@ -54,7 +54,7 @@ def canonical(entry: Entry) -> bytes:
             else cause.client_id,
             None if entry.grant is None else _grant(entry.grant),
             None if usage is None else (*usage,),
-            None if entry.charge is None else (*entry.charge,),
+            None if entry.charge is None else _charge(entry.charge),
         ),
         option=orjson.OPT_SORT_KEYS,
     )
@@ -62,6 +62,11 @@ def canonical(entry: Entry) -> bytes:
 
 def _grant(grant: Grant) -> tuple[int, int, int]:
     return (grant.original_micros, grant.priority, grant.expires_ms)
+
+
+def _charge(charge: Charge) -> tuple[int, ...]:
+    # Left out where there is none, as before endpoints had prices: old chains stay true.
+    return charge if charge.endpoint_credits_micros else charge[:-1]
 
 
 def _hex(value: object) -> str | None:

@@ -227,6 +227,8 @@ def _usage_document(usage: Usage, charge: Charge) -> Document:
         "credit_price_micros": charge.credit_price_micros,
         "profit_ppm": charge.profit_ppm,
     }
+    if charge.endpoint_credits_micros:
+        document["endpoint_credits_micros"] = charge.endpoint_credits_micros
     if usage.feature_endpoint:
         document["feature_endpoint"] = usage.feature_endpoint
     if usage.cache_read_tokens:
@@ -236,6 +238,11 @@ def _usage_document(usage: Usage, charge: Charge) -> Document:
     if usage.labels:
         document["labels"] = usage.labels
     return document
+
+
+def _charge_from(usage: Mapping[str, Any]) -> Charge:
+    # A charge without an endpoint's credits has no field for them.
+    return Charge(*(usage.get(field, 0) for field in Charge._fields))
 
 
 def _cause_document(cause: Cause) -> Document:
@@ -277,7 +284,7 @@ def entry_from(row: Mapping[str, Any]) -> Entry:
         chain=bytes(row["chain"]),
         shortfall_micros=row.get("shortfall_micros", 0),
         usage=None if usage is None else _usage_from(usage),
-        charge=None if usage is None else Charge(*(usage[field] for field in Charge._fields)),
+        charge=None if usage is None else _charge_from(usage),
         grant=None if grant is None else grant_from(grant),
     )
 

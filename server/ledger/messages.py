@@ -117,6 +117,7 @@ def usage_message(entry: Entry, *, internal: bool) -> credits_usage_pb2.CreditsU
         credits_micros=charge.credits_micros,
         input_credits_micros=charge.input_credits_micros,
         output_credits_micros=charge.output_credits_micros,
+        endpoint_credits_micros=charge.endpoint_credits_micros,
         shortfall_micros=entry.shortfall_micros,
         is_active=True,
         sequence=entry.sequence,

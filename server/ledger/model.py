@@ -132,7 +132,7 @@ def new_wallet(profile: Profile) -> Wallet:
 class Charge(NamedTuple):
     """The price of one use: see "Rounding" in ARCHITECTURE.md.
 
-    credits_micros = input + output = cost + profit, all in micro-credits;
+    credits_micros = input + output + endpoint = cost + profit, all in micro-credits;
     cost_price_micros in micro-USD, credit_price_micros in micro-USD per 1,000 credits.
     """
 
@@ -144,6 +144,7 @@ class Charge(NamedTuple):
     cost_price_micros: int
     credit_price_micros: int
     profit_ppm: int
+    endpoint_credits_micros: int = 0
 
 
 class Usage(NamedTuple):

@@ -149,6 +149,56 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_REJECTED_USAGE_NOT_FOUND: _ErrorReason.ValueType  # 90
     """No rejected usage of this client has this id. {"id": "65f0…"}"""
+    ERROR_REASON_RESOURCE_NOT_FOUND: _ErrorReason.ValueType  # 100
+    """No such row. {"resource": "ai_models", "id": "65f0…"}"""
+    ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 101
+    """Another live row has this. {"field": "value", "id": "65f0…"}"""
+    ERROR_REASON_STILL_REFERENCED: _ErrorReason.ValueType  # 102
+    """Others refer to the row. Up to ten are named.
+    {"id": "65f0…", "references": "credits_profits/65f1… credits_profits/65f2…"}
+    """
+    ERROR_REASON_FIELD_IMMUTABLE: _ErrorReason.ValueType  # 103
+    """The field cannot be changed once the row is made. {"field": "value"}"""
+    ERROR_REASON_FILTER_INVALID: _ErrorReason.ValueType  # 104
+    """The filter cannot be read. {"position": "17", "field": "kind"}"""
+    ERROR_REASON_ORDER_BY_INVALID: _ErrorReason.ValueType  # 105
+    """The order cannot be read, or names a field that rows are not sorted by.
+    {"position": "0", "field": "description"}
+    """
+    ERROR_REASON_EXPAND_INVALID: _ErrorReason.ValueType  # 106
+    """There is no such reference to fill in. {"path": "parent.parent"}"""
+    ERROR_REASON_REFERENCE_NOT_FOUND: _ErrorReason.ValueType  # 107
+    """The row referred to does not exist, or is deleted.
+    {"field": "feature_id", "id": "65f0…"}
+    """
+    ERROR_REASON_CYCLE: _ErrorReason.ValueType  # 108
+    """A row would be its own ancestor. {"field": "parent_id", "id": "65f0…"}"""
+    ERROR_REASON_ACTIVE_REQUIRED: _ErrorReason.ValueType  # 109
+    """One row has to be active: activate another first. {"id": "65f0…"}"""
+    ERROR_REASON_FEATURE_ENDPOINT_INACTIVE: _ErrorReason.ValueType  # 130
+    """The endpoint is switched off. {"feature_endpoint": "chat.send"}"""
+    ERROR_REASON_FEATURE_INACTIVE: _ErrorReason.ValueType  # 131
+    """The endpoint's feature, or one above it, is switched off.
+    {"feature": "chat"}
+    """
+    ERROR_REASON_AI_MODEL_INACTIVE: _ErrorReason.ValueType  # 132
+    """The model is switched off. {"ai_model": "openai/gpt-4o-mini"}"""
+    ERROR_REASON_WORD_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 133
+    """More words than the user's tier may have.
+    {"words": "900", "limit": "500", "tier": "free"}
+    """
+    ERROR_REASON_HOLD_ENDED: _ErrorReason.ValueType  # 134
+    """The hold was captured, released or expired before.
+    {"hold_id": "65f0…", "state": "captured"}
+    """
+    ERROR_REASON_TOO_MANY_HOLDS: _ErrorReason.ValueType  # 135
+    """The wallet has as many active holds as a wallet may. {"limit": "200"}"""
+    ERROR_REASON_RESYNC_REQUIRED: _ErrorReason.ValueType  # 136
+    """What the resume token stands for is too long ago, or not of this wallet:
+    watch anew without one. {}
+    """
+    ERROR_REASON_TOO_MANY_WATCHERS: _ErrorReason.ValueType  # 137
+    """As many watch as may. {"limit": "20000"}"""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call, an event or a frame was refused. Every error status carries a
@@ -283,4 +333,54 @@ ERROR_REASON_FRAME_SIZE_INVALID: ErrorReason.ValueType  # 89
 """
 ERROR_REASON_REJECTED_USAGE_NOT_FOUND: ErrorReason.ValueType  # 90
 """No rejected usage of this client has this id. {"id": "65f0…"}"""
+ERROR_REASON_RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 100
+"""No such row. {"resource": "ai_models", "id": "65f0…"}"""
+ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 101
+"""Another live row has this. {"field": "value", "id": "65f0…"}"""
+ERROR_REASON_STILL_REFERENCED: ErrorReason.ValueType  # 102
+"""Others refer to the row. Up to ten are named.
+{"id": "65f0…", "references": "credits_profits/65f1… credits_profits/65f2…"}
+"""
+ERROR_REASON_FIELD_IMMUTABLE: ErrorReason.ValueType  # 103
+"""The field cannot be changed once the row is made. {"field": "value"}"""
+ERROR_REASON_FILTER_INVALID: ErrorReason.ValueType  # 104
+"""The filter cannot be read. {"position": "17", "field": "kind"}"""
+ERROR_REASON_ORDER_BY_INVALID: ErrorReason.ValueType  # 105
+"""The order cannot be read, or names a field that rows are not sorted by.
+{"position": "0", "field": "description"}
+"""
+ERROR_REASON_EXPAND_INVALID: ErrorReason.ValueType  # 106
+"""There is no such reference to fill in. {"path": "parent.parent"}"""
+ERROR_REASON_REFERENCE_NOT_FOUND: ErrorReason.ValueType  # 107
+"""The row referred to does not exist, or is deleted.
+{"field": "feature_id", "id": "65f0…"}
+"""
+ERROR_REASON_CYCLE: ErrorReason.ValueType  # 108
+"""A row would be its own ancestor. {"field": "parent_id", "id": "65f0…"}"""
+ERROR_REASON_ACTIVE_REQUIRED: ErrorReason.ValueType  # 109
+"""One row has to be active: activate another first. {"id": "65f0…"}"""
+ERROR_REASON_FEATURE_ENDPOINT_INACTIVE: ErrorReason.ValueType  # 130
+"""The endpoint is switched off. {"feature_endpoint": "chat.send"}"""
+ERROR_REASON_FEATURE_INACTIVE: ErrorReason.ValueType  # 131
+"""The endpoint's feature, or one above it, is switched off.
+{"feature": "chat"}
+"""
+ERROR_REASON_AI_MODEL_INACTIVE: ErrorReason.ValueType  # 132
+"""The model is switched off. {"ai_model": "openai/gpt-4o-mini"}"""
+ERROR_REASON_WORD_LIMIT_EXCEEDED: ErrorReason.ValueType  # 133
+"""More words than the user's tier may have.
+{"words": "900", "limit": "500", "tier": "free"}
+"""
+ERROR_REASON_HOLD_ENDED: ErrorReason.ValueType  # 134
+"""The hold was captured, released or expired before.
+{"hold_id": "65f0…", "state": "captured"}
+"""
+ERROR_REASON_TOO_MANY_HOLDS: ErrorReason.ValueType  # 135
+"""The wallet has as many active holds as a wallet may. {"limit": "200"}"""
+ERROR_REASON_RESYNC_REQUIRED: ErrorReason.ValueType  # 136
+"""What the resume token stands for is too long ago, or not of this wallet:
+watch anew without one. {}
+"""
+ERROR_REASON_TOO_MANY_WATCHERS: ErrorReason.ValueType  # 137
+"""As many watch as may. {"limit": "20000"}"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -150,9 +150,7 @@ class ConsumeCreditsRequest(_message.Message):
     user_id: _builtins.str
     credits_micros: _builtins.int
     feature_endpoint: _builtins.str
-    """The endpoint used, by its `value`. There are none yet:
-    FEATURE_ENDPOINT_NOT_FOUND.
-    """
+    """The endpoint used, by its `value`."""
     reason: _builtins.str
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...

@@ -3,6 +3,9 @@
 import grpc
 import warnings
 
+from zaaz.credits.v1 import ai_model_pb2 as zaaz_dot_credits_dot_v1_dot_ai__model__pb2
+from zaaz.credits.v1 import billing_setting_pb2 as zaaz_dot_credits_dot_v1_dot_billing__setting__pb2
+from zaaz.credits.v1 import credits_profit_pb2 as zaaz_dot_credits_dot_v1_dot_credits__profit__pb2
 from zaaz.credits.v1 import credits_service_pb2 as zaaz_dot_credits_dot_v1_dot_credits__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -75,6 +78,166 @@ class CreditsServiceStub:
                 '/zaaz.credits.v1.CreditsService/GetCreditsUsage',
                 request_serializer=zaaz_dot_credits_dot_v1_dot_credits__service__pb2.GetCreditsUsageRequest.SerializeToString,
                 response_deserializer=zaaz_dot_credits_dot_v1_dot_credits__service__pb2.GetCreditsUsageResponse.FromString,
+                _registered_method=True)
+        self.ListAiModels = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/ListAiModels',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ListAiModelsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ListAiModelsResponse.FromString,
+                _registered_method=True)
+        self.GetAiModel = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/GetAiModel',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.GetAiModelRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.GetAiModelResponse.FromString,
+                _registered_method=True)
+        self.CreateAiModel = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/CreateAiModel',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.CreateAiModelRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.CreateAiModelResponse.FromString,
+                _registered_method=True)
+        self.UpdateAiModel = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/UpdateAiModel',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.UpdateAiModelRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.UpdateAiModelResponse.FromString,
+                _registered_method=True)
+        self.DeleteAiModel = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/DeleteAiModel',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.DeleteAiModelRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.DeleteAiModelResponse.FromString,
+                _registered_method=True)
+        self.BatchDeleteAiModels = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/BatchDeleteAiModels',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.BatchDeleteAiModelsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.BatchDeleteAiModelsResponse.FromString,
+                _registered_method=True)
+        self.RestoreAiModel = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/RestoreAiModel',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.RestoreAiModelRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.RestoreAiModelResponse.FromString,
+                _registered_method=True)
+        self.PurgeAiModel = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/PurgeAiModel',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.PurgeAiModelRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.PurgeAiModelResponse.FromString,
+                _registered_method=True)
+        self.ListAiModelHistories = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/ListAiModelHistories',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ListAiModelHistoriesRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ListAiModelHistoriesResponse.FromString,
+                _registered_method=True)
+        self.GetAiModelHistory = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/GetAiModelHistory',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.GetAiModelHistoryRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.GetAiModelHistoryResponse.FromString,
+                _registered_method=True)
+        self.ImportAiModels = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/ImportAiModels',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ImportAiModelsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ImportAiModelsResponse.FromString,
+                _registered_method=True)
+        self.ListBillingSettings = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/ListBillingSettings',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ListBillingSettingsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ListBillingSettingsResponse.FromString,
+                _registered_method=True)
+        self.GetBillingSetting = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/GetBillingSetting',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.GetBillingSettingRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.GetBillingSettingResponse.FromString,
+                _registered_method=True)
+        self.CreateBillingSetting = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/CreateBillingSetting',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.CreateBillingSettingRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.CreateBillingSettingResponse.FromString,
+                _registered_method=True)
+        self.UpdateBillingSetting = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/UpdateBillingSetting',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.UpdateBillingSettingRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.UpdateBillingSettingResponse.FromString,
+                _registered_method=True)
+        self.DeleteBillingSetting = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/DeleteBillingSetting',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.DeleteBillingSettingRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.DeleteBillingSettingResponse.FromString,
+                _registered_method=True)
+        self.BatchDeleteBillingSettings = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/BatchDeleteBillingSettings',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.BatchDeleteBillingSettingsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.BatchDeleteBillingSettingsResponse.FromString,
+                _registered_method=True)
+        self.RestoreBillingSetting = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/RestoreBillingSetting',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.RestoreBillingSettingRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.RestoreBillingSettingResponse.FromString,
+                _registered_method=True)
+        self.PurgeBillingSetting = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/PurgeBillingSetting',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.PurgeBillingSettingRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.PurgeBillingSettingResponse.FromString,
+                _registered_method=True)
+        self.ActivateBillingSetting = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/ActivateBillingSetting',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ActivateBillingSettingRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ActivateBillingSettingResponse.FromString,
+                _registered_method=True)
+        self.ListBillingSettingHistories = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/ListBillingSettingHistories',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ListBillingSettingHistoriesRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ListBillingSettingHistoriesResponse.FromString,
+                _registered_method=True)
+        self.GetBillingSettingHistory = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/GetBillingSettingHistory',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.GetBillingSettingHistoryRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.GetBillingSettingHistoryResponse.FromString,
+                _registered_method=True)
+        self.ListCreditsProfits = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/ListCreditsProfits',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.ListCreditsProfitsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.ListCreditsProfitsResponse.FromString,
+                _registered_method=True)
+        self.GetCreditsProfit = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/GetCreditsProfit',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.GetCreditsProfitRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.GetCreditsProfitResponse.FromString,
+                _registered_method=True)
+        self.CreateCreditsProfit = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/CreateCreditsProfit',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.CreateCreditsProfitRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.CreateCreditsProfitResponse.FromString,
+                _registered_method=True)
+        self.UpdateCreditsProfit = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/UpdateCreditsProfit',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.UpdateCreditsProfitRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.UpdateCreditsProfitResponse.FromString,
+                _registered_method=True)
+        self.DeleteCreditsProfit = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/DeleteCreditsProfit',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.DeleteCreditsProfitRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.DeleteCreditsProfitResponse.FromString,
+                _registered_method=True)
+        self.BatchDeleteCreditsProfits = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/BatchDeleteCreditsProfits',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.BatchDeleteCreditsProfitsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.BatchDeleteCreditsProfitsResponse.FromString,
+                _registered_method=True)
+        self.RestoreCreditsProfit = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/RestoreCreditsProfit',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.RestoreCreditsProfitRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.RestoreCreditsProfitResponse.FromString,
+                _registered_method=True)
+        self.PurgeCreditsProfit = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/PurgeCreditsProfit',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.PurgeCreditsProfitRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.PurgeCreditsProfitResponse.FromString,
+                _registered_method=True)
+        self.ListCreditsProfitHistories = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/ListCreditsProfitHistories',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.ListCreditsProfitHistoriesRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.ListCreditsProfitHistoriesResponse.FromString,
+                _registered_method=True)
+        self.GetCreditsProfitHistory = channel.unary_unary(
+                '/zaaz.credits.v1.CreditsService/GetCreditsProfitHistory',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.GetCreditsProfitHistoryRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.GetCreditsProfitHistoryResponse.FromString,
                 _registered_method=True)
 
 
@@ -149,6 +312,285 @@ class CreditsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAiModels(self, request, context):
+        """Lists ai models.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAiModel(self, request, context):
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateAiModel(self, request, context):
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateAiModel(self, request, context):
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAiModel(self, request, context):
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDeleteAiModels(self, request, context):
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreAiModel(self, request, context):
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeAiModel(self, request, context):
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAiModelHistories(self, request, context):
+        """Lists ai model histories, which are never changed.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAiModelHistory(self, request, context):
+        """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportAiModels(self, request, context):
+        """Takes models and prices over from the published price list that the server
+        carries: new models, and new prices as new versions. Again: no difference.
+        Errors: FIELD_INVALID, REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBillingSettings(self, request, context):
+        """Lists billing settings.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBillingSetting(self, request, context):
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateBillingSetting(self, request, context):
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateBillingSetting(self, request, context):
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteBillingSetting(self, request, context):
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION,
+        ACTIVE_REQUIRED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDeleteBillingSettings(self, request, context):
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION,
+        ACTIVE_REQUIRED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreBillingSetting(self, request, context):
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeBillingSetting(self, request, context):
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION,
+        ACTIVE_REQUIRED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivateBillingSetting(self, request, context):
+        """Makes this the one active setting, in one step with the end of the other.
+        A setting that was to begin at or after applied_time is superseded.
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID, REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBillingSettingHistories(self, request, context):
+        """Lists billing setting histories, which are never changed.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBillingSettingHistory(self, request, context):
+        """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCreditsProfits(self, request, context):
+        """Lists credits profits.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCreditsProfit(self, request, context):
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCreditsProfit(self, request, context):
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCreditsProfit(self, request, context):
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCreditsProfit(self, request, context):
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDeleteCreditsProfits(self, request, context):
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreCreditsProfit(self, request, context):
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeCreditsProfit(self, request, context):
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCreditsProfitHistories(self, request, context):
+        """Lists credits profit histories, which are never changed.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCreditsProfitHistory(self, request, context):
+        """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CreditsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -191,6 +633,166 @@ def add_CreditsServiceServicer_to_server(servicer, server):
                     servicer.GetCreditsUsage,
                     request_deserializer=zaaz_dot_credits_dot_v1_dot_credits__service__pb2.GetCreditsUsageRequest.FromString,
                     response_serializer=zaaz_dot_credits_dot_v1_dot_credits__service__pb2.GetCreditsUsageResponse.SerializeToString,
+            ),
+            'ListAiModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAiModels,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ListAiModelsRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ListAiModelsResponse.SerializeToString,
+            ),
+            'GetAiModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAiModel,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.GetAiModelRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.GetAiModelResponse.SerializeToString,
+            ),
+            'CreateAiModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateAiModel,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.CreateAiModelRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.CreateAiModelResponse.SerializeToString,
+            ),
+            'UpdateAiModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateAiModel,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.UpdateAiModelRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.UpdateAiModelResponse.SerializeToString,
+            ),
+            'DeleteAiModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAiModel,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.DeleteAiModelRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.DeleteAiModelResponse.SerializeToString,
+            ),
+            'BatchDeleteAiModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeleteAiModels,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.BatchDeleteAiModelsRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.BatchDeleteAiModelsResponse.SerializeToString,
+            ),
+            'RestoreAiModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreAiModel,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.RestoreAiModelRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.RestoreAiModelResponse.SerializeToString,
+            ),
+            'PurgeAiModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeAiModel,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.PurgeAiModelRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.PurgeAiModelResponse.SerializeToString,
+            ),
+            'ListAiModelHistories': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAiModelHistories,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ListAiModelHistoriesRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ListAiModelHistoriesResponse.SerializeToString,
+            ),
+            'GetAiModelHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAiModelHistory,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.GetAiModelHistoryRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.GetAiModelHistoryResponse.SerializeToString,
+            ),
+            'ImportAiModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportAiModels,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ImportAiModelsRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ImportAiModelsResponse.SerializeToString,
+            ),
+            'ListBillingSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBillingSettings,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ListBillingSettingsRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ListBillingSettingsResponse.SerializeToString,
+            ),
+            'GetBillingSetting': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBillingSetting,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.GetBillingSettingRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.GetBillingSettingResponse.SerializeToString,
+            ),
+            'CreateBillingSetting': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateBillingSetting,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.CreateBillingSettingRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.CreateBillingSettingResponse.SerializeToString,
+            ),
+            'UpdateBillingSetting': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateBillingSetting,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.UpdateBillingSettingRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.UpdateBillingSettingResponse.SerializeToString,
+            ),
+            'DeleteBillingSetting': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBillingSetting,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.DeleteBillingSettingRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.DeleteBillingSettingResponse.SerializeToString,
+            ),
+            'BatchDeleteBillingSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeleteBillingSettings,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.BatchDeleteBillingSettingsRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.BatchDeleteBillingSettingsResponse.SerializeToString,
+            ),
+            'RestoreBillingSetting': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreBillingSetting,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.RestoreBillingSettingRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.RestoreBillingSettingResponse.SerializeToString,
+            ),
+            'PurgeBillingSetting': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeBillingSetting,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.PurgeBillingSettingRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.PurgeBillingSettingResponse.SerializeToString,
+            ),
+            'ActivateBillingSetting': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateBillingSetting,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ActivateBillingSettingRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ActivateBillingSettingResponse.SerializeToString,
+            ),
+            'ListBillingSettingHistories': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBillingSettingHistories,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ListBillingSettingHistoriesRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ListBillingSettingHistoriesResponse.SerializeToString,
+            ),
+            'GetBillingSettingHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBillingSettingHistory,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.GetBillingSettingHistoryRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.GetBillingSettingHistoryResponse.SerializeToString,
+            ),
+            'ListCreditsProfits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCreditsProfits,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.ListCreditsProfitsRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.ListCreditsProfitsResponse.SerializeToString,
+            ),
+            'GetCreditsProfit': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCreditsProfit,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.GetCreditsProfitRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.GetCreditsProfitResponse.SerializeToString,
+            ),
+            'CreateCreditsProfit': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCreditsProfit,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.CreateCreditsProfitRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.CreateCreditsProfitResponse.SerializeToString,
+            ),
+            'UpdateCreditsProfit': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCreditsProfit,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.UpdateCreditsProfitRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.UpdateCreditsProfitResponse.SerializeToString,
+            ),
+            'DeleteCreditsProfit': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCreditsProfit,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.DeleteCreditsProfitRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.DeleteCreditsProfitResponse.SerializeToString,
+            ),
+            'BatchDeleteCreditsProfits': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeleteCreditsProfits,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.BatchDeleteCreditsProfitsRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.BatchDeleteCreditsProfitsResponse.SerializeToString,
+            ),
+            'RestoreCreditsProfit': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreCreditsProfit,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.RestoreCreditsProfitRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.RestoreCreditsProfitResponse.SerializeToString,
+            ),
+            'PurgeCreditsProfit': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeCreditsProfit,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.PurgeCreditsProfitRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.PurgeCreditsProfitResponse.SerializeToString,
+            ),
+            'ListCreditsProfitHistories': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCreditsProfitHistories,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.ListCreditsProfitHistoriesRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.ListCreditsProfitHistoriesResponse.SerializeToString,
+            ),
+            'GetCreditsProfitHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCreditsProfitHistory,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.GetCreditsProfitHistoryRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.GetCreditsProfitHistoryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -411,6 +1013,870 @@ class CreditsService:
             '/zaaz.credits.v1.CreditsService/GetCreditsUsage',
             zaaz_dot_credits_dot_v1_dot_credits__service__pb2.GetCreditsUsageRequest.SerializeToString,
             zaaz_dot_credits_dot_v1_dot_credits__service__pb2.GetCreditsUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAiModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/ListAiModels',
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ListAiModelsRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ListAiModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAiModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/GetAiModel',
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.GetAiModelRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.GetAiModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateAiModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/CreateAiModel',
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.CreateAiModelRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.CreateAiModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateAiModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/UpdateAiModel',
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.UpdateAiModelRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.UpdateAiModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAiModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/DeleteAiModel',
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.DeleteAiModelRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.DeleteAiModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeleteAiModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/BatchDeleteAiModels',
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.BatchDeleteAiModelsRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.BatchDeleteAiModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreAiModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/RestoreAiModel',
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.RestoreAiModelRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.RestoreAiModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeAiModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/PurgeAiModel',
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.PurgeAiModelRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.PurgeAiModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAiModelHistories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/ListAiModelHistories',
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ListAiModelHistoriesRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ListAiModelHistoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAiModelHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/GetAiModelHistory',
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.GetAiModelHistoryRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.GetAiModelHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportAiModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/ImportAiModels',
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ImportAiModelsRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_ai__model__pb2.ImportAiModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBillingSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/ListBillingSettings',
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ListBillingSettingsRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ListBillingSettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBillingSetting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/GetBillingSetting',
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.GetBillingSettingRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.GetBillingSettingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateBillingSetting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/CreateBillingSetting',
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.CreateBillingSettingRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.CreateBillingSettingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateBillingSetting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/UpdateBillingSetting',
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.UpdateBillingSettingRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.UpdateBillingSettingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBillingSetting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/DeleteBillingSetting',
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.DeleteBillingSettingRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.DeleteBillingSettingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeleteBillingSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/BatchDeleteBillingSettings',
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.BatchDeleteBillingSettingsRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.BatchDeleteBillingSettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreBillingSetting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/RestoreBillingSetting',
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.RestoreBillingSettingRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.RestoreBillingSettingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeBillingSetting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/PurgeBillingSetting',
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.PurgeBillingSettingRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.PurgeBillingSettingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateBillingSetting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/ActivateBillingSetting',
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ActivateBillingSettingRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ActivateBillingSettingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBillingSettingHistories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/ListBillingSettingHistories',
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ListBillingSettingHistoriesRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.ListBillingSettingHistoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBillingSettingHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/GetBillingSettingHistory',
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.GetBillingSettingHistoryRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_billing__setting__pb2.GetBillingSettingHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCreditsProfits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/ListCreditsProfits',
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.ListCreditsProfitsRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.ListCreditsProfitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCreditsProfit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/GetCreditsProfit',
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.GetCreditsProfitRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.GetCreditsProfitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCreditsProfit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/CreateCreditsProfit',
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.CreateCreditsProfitRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.CreateCreditsProfitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCreditsProfit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/UpdateCreditsProfit',
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.UpdateCreditsProfitRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.UpdateCreditsProfitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCreditsProfit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/DeleteCreditsProfit',
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.DeleteCreditsProfitRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.DeleteCreditsProfitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeleteCreditsProfits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/BatchDeleteCreditsProfits',
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.BatchDeleteCreditsProfitsRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.BatchDeleteCreditsProfitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreCreditsProfit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/RestoreCreditsProfit',
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.RestoreCreditsProfitRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.RestoreCreditsProfitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeCreditsProfit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/PurgeCreditsProfit',
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.PurgeCreditsProfitRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.PurgeCreditsProfitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCreditsProfitHistories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/ListCreditsProfitHistories',
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.ListCreditsProfitHistoriesRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.ListCreditsProfitHistoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCreditsProfitHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.CreditsService/GetCreditsProfitHistory',
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.GetCreditsProfitHistoryRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_credits__profit__pb2.GetCreditsProfitHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,9 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from zaaz.credits.v1 import ai_model_pb2 as _ai_model_pb2
+from zaaz.credits.v1 import billing_setting_pb2 as _billing_setting_pb2
+from zaaz.credits.v1 import credits_profit_pb2 as _credits_profit_pb2
 from zaaz.credits.v1 import credits_service_pb2 as _credits_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -67,6 +70,154 @@ class CreditsServiceStub:
     """
     GetCreditsUsage: _grpc.UnaryUnaryMultiCallable[_credits_service_pb2.GetCreditsUsageRequest, _credits_service_pb2.GetCreditsUsageResponse]
     """Errors: USAGE_NOT_FOUND."""
+    ListAiModels: _grpc.UnaryUnaryMultiCallable[_ai_model_pb2.ListAiModelsRequest, _ai_model_pb2.ListAiModelsResponse]
+    """Lists ai models.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetAiModel: _grpc.UnaryUnaryMultiCallable[_ai_model_pb2.GetAiModelRequest, _ai_model_pb2.GetAiModelResponse]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+    """
+    CreateAiModel: _grpc.UnaryUnaryMultiCallable[_ai_model_pb2.CreateAiModelRequest, _ai_model_pb2.CreateAiModelResponse]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdateAiModel: _grpc.UnaryUnaryMultiCallable[_ai_model_pb2.UpdateAiModelRequest, _ai_model_pb2.UpdateAiModelResponse]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeleteAiModel: _grpc.UnaryUnaryMultiCallable[_ai_model_pb2.DeleteAiModelRequest, _ai_model_pb2.DeleteAiModelResponse]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeleteAiModels: _grpc.UnaryUnaryMultiCallable[_ai_model_pb2.BatchDeleteAiModelsRequest, _ai_model_pb2.BatchDeleteAiModelsResponse]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestoreAiModel: _grpc.UnaryUnaryMultiCallable[_ai_model_pb2.RestoreAiModelRequest, _ai_model_pb2.RestoreAiModelResponse]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgeAiModel: _grpc.UnaryUnaryMultiCallable[_ai_model_pb2.PurgeAiModelRequest, _ai_model_pb2.PurgeAiModelResponse]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListAiModelHistories: _grpc.UnaryUnaryMultiCallable[_ai_model_pb2.ListAiModelHistoriesRequest, _ai_model_pb2.ListAiModelHistoriesResponse]
+    """Lists ai model histories, which are never changed.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetAiModelHistory: _grpc.UnaryUnaryMultiCallable[_ai_model_pb2.GetAiModelHistoryRequest, _ai_model_pb2.GetAiModelHistoryResponse]
+    """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+    ImportAiModels: _grpc.UnaryUnaryMultiCallable[_ai_model_pb2.ImportAiModelsRequest, _ai_model_pb2.ImportAiModelsResponse]
+    """Takes models and prices over from the published price list that the server
+    carries: new models, and new prices as new versions. Again: no difference.
+    Errors: FIELD_INVALID, REQUEST_ID_REUSED, CONTENTION.
+    """
+    ListBillingSettings: _grpc.UnaryUnaryMultiCallable[_billing_setting_pb2.ListBillingSettingsRequest, _billing_setting_pb2.ListBillingSettingsResponse]
+    """Lists billing settings.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetBillingSetting: _grpc.UnaryUnaryMultiCallable[_billing_setting_pb2.GetBillingSettingRequest, _billing_setting_pb2.GetBillingSettingResponse]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+    """
+    CreateBillingSetting: _grpc.UnaryUnaryMultiCallable[_billing_setting_pb2.CreateBillingSettingRequest, _billing_setting_pb2.CreateBillingSettingResponse]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdateBillingSetting: _grpc.UnaryUnaryMultiCallable[_billing_setting_pb2.UpdateBillingSettingRequest, _billing_setting_pb2.UpdateBillingSettingResponse]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeleteBillingSetting: _grpc.UnaryUnaryMultiCallable[_billing_setting_pb2.DeleteBillingSettingRequest, _billing_setting_pb2.DeleteBillingSettingResponse]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION,
+    ACTIVE_REQUIRED.
+    """
+    BatchDeleteBillingSettings: _grpc.UnaryUnaryMultiCallable[_billing_setting_pb2.BatchDeleteBillingSettingsRequest, _billing_setting_pb2.BatchDeleteBillingSettingsResponse]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION,
+    ACTIVE_REQUIRED.
+    """
+    RestoreBillingSetting: _grpc.UnaryUnaryMultiCallable[_billing_setting_pb2.RestoreBillingSettingRequest, _billing_setting_pb2.RestoreBillingSettingResponse]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgeBillingSetting: _grpc.UnaryUnaryMultiCallable[_billing_setting_pb2.PurgeBillingSettingRequest, _billing_setting_pb2.PurgeBillingSettingResponse]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION,
+    ACTIVE_REQUIRED.
+    """
+    ActivateBillingSetting: _grpc.UnaryUnaryMultiCallable[_billing_setting_pb2.ActivateBillingSettingRequest, _billing_setting_pb2.ActivateBillingSettingResponse]
+    """Makes this the one active setting, in one step with the end of the other.
+    A setting that was to begin at or after applied_time is superseded.
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID, REQUEST_ID_REUSED, CONTENTION.
+    """
+    ListBillingSettingHistories: _grpc.UnaryUnaryMultiCallable[_billing_setting_pb2.ListBillingSettingHistoriesRequest, _billing_setting_pb2.ListBillingSettingHistoriesResponse]
+    """Lists billing setting histories, which are never changed.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetBillingSettingHistory: _grpc.UnaryUnaryMultiCallable[_billing_setting_pb2.GetBillingSettingHistoryRequest, _billing_setting_pb2.GetBillingSettingHistoryResponse]
+    """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+    ListCreditsProfits: _grpc.UnaryUnaryMultiCallable[_credits_profit_pb2.ListCreditsProfitsRequest, _credits_profit_pb2.ListCreditsProfitsResponse]
+    """Lists credits profits.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetCreditsProfit: _grpc.UnaryUnaryMultiCallable[_credits_profit_pb2.GetCreditsProfitRequest, _credits_profit_pb2.GetCreditsProfitResponse]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+    """
+    CreateCreditsProfit: _grpc.UnaryUnaryMultiCallable[_credits_profit_pb2.CreateCreditsProfitRequest, _credits_profit_pb2.CreateCreditsProfitResponse]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdateCreditsProfit: _grpc.UnaryUnaryMultiCallable[_credits_profit_pb2.UpdateCreditsProfitRequest, _credits_profit_pb2.UpdateCreditsProfitResponse]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeleteCreditsProfit: _grpc.UnaryUnaryMultiCallable[_credits_profit_pb2.DeleteCreditsProfitRequest, _credits_profit_pb2.DeleteCreditsProfitResponse]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeleteCreditsProfits: _grpc.UnaryUnaryMultiCallable[_credits_profit_pb2.BatchDeleteCreditsProfitsRequest, _credits_profit_pb2.BatchDeleteCreditsProfitsResponse]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestoreCreditsProfit: _grpc.UnaryUnaryMultiCallable[_credits_profit_pb2.RestoreCreditsProfitRequest, _credits_profit_pb2.RestoreCreditsProfitResponse]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgeCreditsProfit: _grpc.UnaryUnaryMultiCallable[_credits_profit_pb2.PurgeCreditsProfitRequest, _credits_profit_pb2.PurgeCreditsProfitResponse]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListCreditsProfitHistories: _grpc.UnaryUnaryMultiCallable[_credits_profit_pb2.ListCreditsProfitHistoriesRequest, _credits_profit_pb2.ListCreditsProfitHistoriesResponse]
+    """Lists credits profit histories, which are never changed.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetCreditsProfitHistory: _grpc.UnaryUnaryMultiCallable[_credits_profit_pb2.GetCreditsProfitHistoryRequest, _credits_profit_pb2.GetCreditsProfitHistoryResponse]
+    """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
 
 @_typing.type_check_only
 class CreditsServiceAsyncStub(CreditsServiceStub):
@@ -107,6 +258,154 @@ class CreditsServiceAsyncStub(CreditsServiceStub):
     """
     GetCreditsUsage: _aio.UnaryUnaryMultiCallable[_credits_service_pb2.GetCreditsUsageRequest, _credits_service_pb2.GetCreditsUsageResponse]  # type: ignore[assignment]
     """Errors: USAGE_NOT_FOUND."""
+    ListAiModels: _aio.UnaryUnaryMultiCallable[_ai_model_pb2.ListAiModelsRequest, _ai_model_pb2.ListAiModelsResponse]  # type: ignore[assignment]
+    """Lists ai models.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetAiModel: _aio.UnaryUnaryMultiCallable[_ai_model_pb2.GetAiModelRequest, _ai_model_pb2.GetAiModelResponse]  # type: ignore[assignment]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+    """
+    CreateAiModel: _aio.UnaryUnaryMultiCallable[_ai_model_pb2.CreateAiModelRequest, _ai_model_pb2.CreateAiModelResponse]  # type: ignore[assignment]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdateAiModel: _aio.UnaryUnaryMultiCallable[_ai_model_pb2.UpdateAiModelRequest, _ai_model_pb2.UpdateAiModelResponse]  # type: ignore[assignment]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeleteAiModel: _aio.UnaryUnaryMultiCallable[_ai_model_pb2.DeleteAiModelRequest, _ai_model_pb2.DeleteAiModelResponse]  # type: ignore[assignment]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeleteAiModels: _aio.UnaryUnaryMultiCallable[_ai_model_pb2.BatchDeleteAiModelsRequest, _ai_model_pb2.BatchDeleteAiModelsResponse]  # type: ignore[assignment]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestoreAiModel: _aio.UnaryUnaryMultiCallable[_ai_model_pb2.RestoreAiModelRequest, _ai_model_pb2.RestoreAiModelResponse]  # type: ignore[assignment]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgeAiModel: _aio.UnaryUnaryMultiCallable[_ai_model_pb2.PurgeAiModelRequest, _ai_model_pb2.PurgeAiModelResponse]  # type: ignore[assignment]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListAiModelHistories: _aio.UnaryUnaryMultiCallable[_ai_model_pb2.ListAiModelHistoriesRequest, _ai_model_pb2.ListAiModelHistoriesResponse]  # type: ignore[assignment]
+    """Lists ai model histories, which are never changed.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetAiModelHistory: _aio.UnaryUnaryMultiCallable[_ai_model_pb2.GetAiModelHistoryRequest, _ai_model_pb2.GetAiModelHistoryResponse]  # type: ignore[assignment]
+    """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+    ImportAiModels: _aio.UnaryUnaryMultiCallable[_ai_model_pb2.ImportAiModelsRequest, _ai_model_pb2.ImportAiModelsResponse]  # type: ignore[assignment]
+    """Takes models and prices over from the published price list that the server
+    carries: new models, and new prices as new versions. Again: no difference.
+    Errors: FIELD_INVALID, REQUEST_ID_REUSED, CONTENTION.
+    """
+    ListBillingSettings: _aio.UnaryUnaryMultiCallable[_billing_setting_pb2.ListBillingSettingsRequest, _billing_setting_pb2.ListBillingSettingsResponse]  # type: ignore[assignment]
+    """Lists billing settings.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetBillingSetting: _aio.UnaryUnaryMultiCallable[_billing_setting_pb2.GetBillingSettingRequest, _billing_setting_pb2.GetBillingSettingResponse]  # type: ignore[assignment]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+    """
+    CreateBillingSetting: _aio.UnaryUnaryMultiCallable[_billing_setting_pb2.CreateBillingSettingRequest, _billing_setting_pb2.CreateBillingSettingResponse]  # type: ignore[assignment]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdateBillingSetting: _aio.UnaryUnaryMultiCallable[_billing_setting_pb2.UpdateBillingSettingRequest, _billing_setting_pb2.UpdateBillingSettingResponse]  # type: ignore[assignment]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeleteBillingSetting: _aio.UnaryUnaryMultiCallable[_billing_setting_pb2.DeleteBillingSettingRequest, _billing_setting_pb2.DeleteBillingSettingResponse]  # type: ignore[assignment]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION,
+    ACTIVE_REQUIRED.
+    """
+    BatchDeleteBillingSettings: _aio.UnaryUnaryMultiCallable[_billing_setting_pb2.BatchDeleteBillingSettingsRequest, _billing_setting_pb2.BatchDeleteBillingSettingsResponse]  # type: ignore[assignment]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION,
+    ACTIVE_REQUIRED.
+    """
+    RestoreBillingSetting: _aio.UnaryUnaryMultiCallable[_billing_setting_pb2.RestoreBillingSettingRequest, _billing_setting_pb2.RestoreBillingSettingResponse]  # type: ignore[assignment]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgeBillingSetting: _aio.UnaryUnaryMultiCallable[_billing_setting_pb2.PurgeBillingSettingRequest, _billing_setting_pb2.PurgeBillingSettingResponse]  # type: ignore[assignment]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION,
+    ACTIVE_REQUIRED.
+    """
+    ActivateBillingSetting: _aio.UnaryUnaryMultiCallable[_billing_setting_pb2.ActivateBillingSettingRequest, _billing_setting_pb2.ActivateBillingSettingResponse]  # type: ignore[assignment]
+    """Makes this the one active setting, in one step with the end of the other.
+    A setting that was to begin at or after applied_time is superseded.
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID, REQUEST_ID_REUSED, CONTENTION.
+    """
+    ListBillingSettingHistories: _aio.UnaryUnaryMultiCallable[_billing_setting_pb2.ListBillingSettingHistoriesRequest, _billing_setting_pb2.ListBillingSettingHistoriesResponse]  # type: ignore[assignment]
+    """Lists billing setting histories, which are never changed.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetBillingSettingHistory: _aio.UnaryUnaryMultiCallable[_billing_setting_pb2.GetBillingSettingHistoryRequest, _billing_setting_pb2.GetBillingSettingHistoryResponse]  # type: ignore[assignment]
+    """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+    ListCreditsProfits: _aio.UnaryUnaryMultiCallable[_credits_profit_pb2.ListCreditsProfitsRequest, _credits_profit_pb2.ListCreditsProfitsResponse]  # type: ignore[assignment]
+    """Lists credits profits.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetCreditsProfit: _aio.UnaryUnaryMultiCallable[_credits_profit_pb2.GetCreditsProfitRequest, _credits_profit_pb2.GetCreditsProfitResponse]  # type: ignore[assignment]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+    """
+    CreateCreditsProfit: _aio.UnaryUnaryMultiCallable[_credits_profit_pb2.CreateCreditsProfitRequest, _credits_profit_pb2.CreateCreditsProfitResponse]  # type: ignore[assignment]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdateCreditsProfit: _aio.UnaryUnaryMultiCallable[_credits_profit_pb2.UpdateCreditsProfitRequest, _credits_profit_pb2.UpdateCreditsProfitResponse]  # type: ignore[assignment]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeleteCreditsProfit: _aio.UnaryUnaryMultiCallable[_credits_profit_pb2.DeleteCreditsProfitRequest, _credits_profit_pb2.DeleteCreditsProfitResponse]  # type: ignore[assignment]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeleteCreditsProfits: _aio.UnaryUnaryMultiCallable[_credits_profit_pb2.BatchDeleteCreditsProfitsRequest, _credits_profit_pb2.BatchDeleteCreditsProfitsResponse]  # type: ignore[assignment]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestoreCreditsProfit: _aio.UnaryUnaryMultiCallable[_credits_profit_pb2.RestoreCreditsProfitRequest, _credits_profit_pb2.RestoreCreditsProfitResponse]  # type: ignore[assignment]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgeCreditsProfit: _aio.UnaryUnaryMultiCallable[_credits_profit_pb2.PurgeCreditsProfitRequest, _credits_profit_pb2.PurgeCreditsProfitResponse]  # type: ignore[assignment]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListCreditsProfitHistories: _aio.UnaryUnaryMultiCallable[_credits_profit_pb2.ListCreditsProfitHistoriesRequest, _credits_profit_pb2.ListCreditsProfitHistoriesResponse]  # type: ignore[assignment]
+    """Lists credits profit histories, which are never changed.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetCreditsProfitHistory: _aio.UnaryUnaryMultiCallable[_credits_profit_pb2.GetCreditsProfitHistoryRequest, _credits_profit_pb2.GetCreditsProfitHistoryResponse]  # type: ignore[assignment]
+    """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
 
 class CreditsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Credits in and out, one transaction each. Every mutation is safe to retry
@@ -192,5 +491,345 @@ class CreditsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_credits_service_pb2.GetCreditsUsageResponse, _abc.Awaitable[_credits_service_pb2.GetCreditsUsageResponse]]:
         """Errors: USAGE_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListAiModels(
+        self,
+        request: _ai_model_pb2.ListAiModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ai_model_pb2.ListAiModelsResponse, _abc.Awaitable[_ai_model_pb2.ListAiModelsResponse]]:
+        """Lists ai models.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAiModel(
+        self,
+        request: _ai_model_pb2.GetAiModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ai_model_pb2.GetAiModelResponse, _abc.Awaitable[_ai_model_pb2.GetAiModelResponse]]:
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateAiModel(
+        self,
+        request: _ai_model_pb2.CreateAiModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ai_model_pb2.CreateAiModelResponse, _abc.Awaitable[_ai_model_pb2.CreateAiModelResponse]]:
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateAiModel(
+        self,
+        request: _ai_model_pb2.UpdateAiModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ai_model_pb2.UpdateAiModelResponse, _abc.Awaitable[_ai_model_pb2.UpdateAiModelResponse]]:
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteAiModel(
+        self,
+        request: _ai_model_pb2.DeleteAiModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ai_model_pb2.DeleteAiModelResponse, _abc.Awaitable[_ai_model_pb2.DeleteAiModelResponse]]:
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDeleteAiModels(
+        self,
+        request: _ai_model_pb2.BatchDeleteAiModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ai_model_pb2.BatchDeleteAiModelsResponse, _abc.Awaitable[_ai_model_pb2.BatchDeleteAiModelsResponse]]:
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreAiModel(
+        self,
+        request: _ai_model_pb2.RestoreAiModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ai_model_pb2.RestoreAiModelResponse, _abc.Awaitable[_ai_model_pb2.RestoreAiModelResponse]]:
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeAiModel(
+        self,
+        request: _ai_model_pb2.PurgeAiModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ai_model_pb2.PurgeAiModelResponse, _abc.Awaitable[_ai_model_pb2.PurgeAiModelResponse]]:
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAiModelHistories(
+        self,
+        request: _ai_model_pb2.ListAiModelHistoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ai_model_pb2.ListAiModelHistoriesResponse, _abc.Awaitable[_ai_model_pb2.ListAiModelHistoriesResponse]]:
+        """Lists ai model histories, which are never changed.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAiModelHistory(
+        self,
+        request: _ai_model_pb2.GetAiModelHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ai_model_pb2.GetAiModelHistoryResponse, _abc.Awaitable[_ai_model_pb2.GetAiModelHistoryResponse]]:
+        """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+
+    @_abc_1.abstractmethod
+    def ImportAiModels(
+        self,
+        request: _ai_model_pb2.ImportAiModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ai_model_pb2.ImportAiModelsResponse, _abc.Awaitable[_ai_model_pb2.ImportAiModelsResponse]]:
+        """Takes models and prices over from the published price list that the server
+        carries: new models, and new prices as new versions. Again: no difference.
+        Errors: FIELD_INVALID, REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBillingSettings(
+        self,
+        request: _billing_setting_pb2.ListBillingSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_setting_pb2.ListBillingSettingsResponse, _abc.Awaitable[_billing_setting_pb2.ListBillingSettingsResponse]]:
+        """Lists billing settings.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBillingSetting(
+        self,
+        request: _billing_setting_pb2.GetBillingSettingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_setting_pb2.GetBillingSettingResponse, _abc.Awaitable[_billing_setting_pb2.GetBillingSettingResponse]]:
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateBillingSetting(
+        self,
+        request: _billing_setting_pb2.CreateBillingSettingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_setting_pb2.CreateBillingSettingResponse, _abc.Awaitable[_billing_setting_pb2.CreateBillingSettingResponse]]:
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateBillingSetting(
+        self,
+        request: _billing_setting_pb2.UpdateBillingSettingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_setting_pb2.UpdateBillingSettingResponse, _abc.Awaitable[_billing_setting_pb2.UpdateBillingSettingResponse]]:
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteBillingSetting(
+        self,
+        request: _billing_setting_pb2.DeleteBillingSettingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_setting_pb2.DeleteBillingSettingResponse, _abc.Awaitable[_billing_setting_pb2.DeleteBillingSettingResponse]]:
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION,
+        ACTIVE_REQUIRED.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDeleteBillingSettings(
+        self,
+        request: _billing_setting_pb2.BatchDeleteBillingSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_setting_pb2.BatchDeleteBillingSettingsResponse, _abc.Awaitable[_billing_setting_pb2.BatchDeleteBillingSettingsResponse]]:
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION,
+        ACTIVE_REQUIRED.
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreBillingSetting(
+        self,
+        request: _billing_setting_pb2.RestoreBillingSettingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_setting_pb2.RestoreBillingSettingResponse, _abc.Awaitable[_billing_setting_pb2.RestoreBillingSettingResponse]]:
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeBillingSetting(
+        self,
+        request: _billing_setting_pb2.PurgeBillingSettingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_setting_pb2.PurgeBillingSettingResponse, _abc.Awaitable[_billing_setting_pb2.PurgeBillingSettingResponse]]:
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION,
+        ACTIVE_REQUIRED.
+        """
+
+    @_abc_1.abstractmethod
+    def ActivateBillingSetting(
+        self,
+        request: _billing_setting_pb2.ActivateBillingSettingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_setting_pb2.ActivateBillingSettingResponse, _abc.Awaitable[_billing_setting_pb2.ActivateBillingSettingResponse]]:
+        """Makes this the one active setting, in one step with the end of the other.
+        A setting that was to begin at or after applied_time is superseded.
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID, REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBillingSettingHistories(
+        self,
+        request: _billing_setting_pb2.ListBillingSettingHistoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_setting_pb2.ListBillingSettingHistoriesResponse, _abc.Awaitable[_billing_setting_pb2.ListBillingSettingHistoriesResponse]]:
+        """Lists billing setting histories, which are never changed.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBillingSettingHistory(
+        self,
+        request: _billing_setting_pb2.GetBillingSettingHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_setting_pb2.GetBillingSettingHistoryResponse, _abc.Awaitable[_billing_setting_pb2.GetBillingSettingHistoryResponse]]:
+        """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+
+    @_abc_1.abstractmethod
+    def ListCreditsProfits(
+        self,
+        request: _credits_profit_pb2.ListCreditsProfitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_profit_pb2.ListCreditsProfitsResponse, _abc.Awaitable[_credits_profit_pb2.ListCreditsProfitsResponse]]:
+        """Lists credits profits.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCreditsProfit(
+        self,
+        request: _credits_profit_pb2.GetCreditsProfitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_profit_pb2.GetCreditsProfitResponse, _abc.Awaitable[_credits_profit_pb2.GetCreditsProfitResponse]]:
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateCreditsProfit(
+        self,
+        request: _credits_profit_pb2.CreateCreditsProfitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_profit_pb2.CreateCreditsProfitResponse, _abc.Awaitable[_credits_profit_pb2.CreateCreditsProfitResponse]]:
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateCreditsProfit(
+        self,
+        request: _credits_profit_pb2.UpdateCreditsProfitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_profit_pb2.UpdateCreditsProfitResponse, _abc.Awaitable[_credits_profit_pb2.UpdateCreditsProfitResponse]]:
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteCreditsProfit(
+        self,
+        request: _credits_profit_pb2.DeleteCreditsProfitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_profit_pb2.DeleteCreditsProfitResponse, _abc.Awaitable[_credits_profit_pb2.DeleteCreditsProfitResponse]]:
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDeleteCreditsProfits(
+        self,
+        request: _credits_profit_pb2.BatchDeleteCreditsProfitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_profit_pb2.BatchDeleteCreditsProfitsResponse, _abc.Awaitable[_credits_profit_pb2.BatchDeleteCreditsProfitsResponse]]:
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreCreditsProfit(
+        self,
+        request: _credits_profit_pb2.RestoreCreditsProfitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_profit_pb2.RestoreCreditsProfitResponse, _abc.Awaitable[_credits_profit_pb2.RestoreCreditsProfitResponse]]:
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeCreditsProfit(
+        self,
+        request: _credits_profit_pb2.PurgeCreditsProfitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_profit_pb2.PurgeCreditsProfitResponse, _abc.Awaitable[_credits_profit_pb2.PurgeCreditsProfitResponse]]:
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCreditsProfitHistories(
+        self,
+        request: _credits_profit_pb2.ListCreditsProfitHistoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_profit_pb2.ListCreditsProfitHistoriesResponse, _abc.Awaitable[_credits_profit_pb2.ListCreditsProfitHistoriesResponse]]:
+        """Lists credits profit histories, which are never changed.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCreditsProfitHistory(
+        self,
+        request: _credits_profit_pb2.GetCreditsProfitHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_profit_pb2.GetCreditsProfitHistoryResponse, _abc.Awaitable[_credits_profit_pb2.GetCreditsProfitHistoryResponse]]:
+        """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
 
 def add_CreditsServiceServicer_to_server(servicer: CreditsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

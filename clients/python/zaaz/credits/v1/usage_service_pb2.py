@@ -28,9 +28,10 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from zaaz.common.v1 import access_pb2 as zaaz_dot_common_dot_v1_dot_access__pb2
+from zaaz.credits.v1 import feature_usage_log_pb2 as zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#zaaz/credits/v1/usage_service.proto\x12\x0fzaaz.credits.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1bzaaz/common/v1/access.proto\"\xab\x05\n\nUsageEvent\x12\'\n\tusage_key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x08usageKey\x12.\n\x07user_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\x12\x33\n\x10\x66\x65\x61ture_endpoint\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x0f\x66\x65\x61tureEndpoint\x12#\n\x08\x61i_model\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x07\x61iModel\x12*\n\x0cinput_tokens\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0binputTokens\x12,\n\routput_tokens\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0coutputTokens\x12\x33\n\x11\x63\x61\x63he_read_tokens\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0f\x63\x61\x63heReadTokens\x12\x35\n\x12\x63\x61\x63he_write_tokens\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x10\x63\x61\x63heWriteTokens\x12G\n\roccurred_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x0coccurredTime\x12\x31\n\x07hold_id\x18\n \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[0-9a-f]{24}$\xd8\x01\x01R\x06holdId\x12m\n\x06labels\x18\x0b \x03(\x0b\x32\'.zaaz.credits.v1.UsageEvent.LabelsEntryB,\xbaH)\x9a\x01&\x10\x10\"\x1br\x19\x32\x17^[A-Za-z0-9_./-]{1,63}$*\x05r\x03\x18\xff\x01R\x06labels\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x94\x01\n\x12IngestUsageRequest\x12\x36\n\x04open\x18\x01 \x01(\x0b\x32 .zaaz.credits.v1.OpenUsageStreamH\x00R\x04open\x12;\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1b.zaaz.credits.v1.UsageFrameB\x06\xbaH\x03\xd8\x01\x03H\x00R\x05\x66rameB\t\n\x07request\"E\n\x0fOpenUsageStream\x12\x32\n\twriter_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\x08writerId\"b\n\nUsageFrame\x12\x1f\n\x06offset\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x06offset\x12\x33\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1b.zaaz.credits.v1.UsageEventR\x06\x65vents\"\xd5\x02\n\x13IngestUsageResponse\x12<\n\x06opened\x18\x01 \x01(\x0b\x32\".zaaz.credits.v1.UsageStreamOpenedH\x00R\x06opened\x12\x32\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1e.zaaz.credits.v1.UsageFrameAckH\x00R\x03\x61\x63k\x12\x41\n\x08rejected\x18\x03 \x01(\x0b\x32#.zaaz.credits.v1.UsageFrameRejectedH\x00R\x08rejected\x12\x42\n\x08throttle\x18\x04 \x01(\x0b\x32$.zaaz.credits.v1.UsageStreamThrottleH\x00R\x08throttle\x12\x39\n\x05\x64rain\x18\x05 \x01(\x0b\x32!.zaaz.credits.v1.UsageStreamDrainH\x00R\x05\x64rainB\n\n\x08response\"\x8e\x01\n\x11UsageStreamOpened\x12\x1f\n\x0bnext_offset\x18\x01 \x01(\x03R\nnextOffset\x12.\n\x13max_inflight_frames\x18\x02 \x01(\x05R\x11maxInflightFrames\x12(\n\x10max_frame_events\x18\x03 \x01(\x05R\x0emaxFrameEvents\"\xc0\x01\n\rUsageFrameAck\x12%\n\x0ethrough_offset\x18\x01 \x01(\x03R\rthroughOffset\x12\x38\n\x06\x65rrors\x18\x02 \x03(\x0b\x32 .zaaz.credits.v1.UsageEventErrorR\x06\x65rrors\x12#\n\rbilled_events\x18\x03 \x01(\x05R\x0c\x62illedEvents\x12)\n\x10\x64uplicate_events\x18\x04 \x01(\x05R\x0f\x64uplicateEvents\"e\n\x0fUsageEventError\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x12\n\x04kept\x18\x03 \x01(\x08R\x04kept\"w\n\x12UsageFrameRejected\x12\x16\n\x06offset\x18\x01 \x01(\x03R\x06offset\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x1f\n\x0bnext_offset\x18\x03 \x01(\x03R\nnextOffset\"Q\n\x13UsageStreamThrottle\x12:\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryDelay\"3\n\x10UsageStreamDrain\x12\x1f\n\x0bnext_offset\x18\x01 \x01(\x03R\nnextOffset\"\x8a\x01\n\x12RecordUsageRequest\x12\x37\n\nrequest_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[!-~]{1,128}$\xd8\x01\x01R\trequestId\x12;\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1b.zaaz.credits.v1.UsageEventB\x06\xbaH\x03\xd8\x01\x03R\x06\x65vents\"S\n\x13RecordUsageResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32\".zaaz.credits.v1.RecordUsageResultR\x07results\"\x92\x01\n\x11RecordUsageResult\x12\x39\n\x07receipt\x18\x01 \x01(\x0b\x32\x1d.zaaz.credits.v1.UsageReceiptH\x00R\x07receipt\x12\x38\n\x05\x65rror\x18\x02 \x01(\x0b\x32 .zaaz.credits.v1.UsageEventErrorH\x00R\x05\x65rrorB\x08\n\x06result\"\xe6\x01\n\x0cUsageReceipt\x12\x34\n\x16\x63redits_transaction_id\x18\x01 \x01(\tR\x14\x63reditsTransactionId\x12%\n\x0e\x63redits_micros\x18\x02 \x01(\x03R\rcreditsMicros\x12)\n\x10shortfall_micros\x18\x03 \x01(\x03R\x0fshortfallMicros\x12\x30\n\x14\x62\x61lance_after_micros\x18\x04 \x01(\x03R\x12\x62\x61lanceAfterMicros\x12\x1c\n\tduplicate\x18\x05 \x01(\x08R\tduplicate\"\x97\x02\n\rRejectedUsage\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n\tclient_id\x18\x02 \x01(\tR\x08\x63lientId\x12\x31\n\x05\x65vent\x18\x03 \x01(\x0b\x32\x1b.zaaz.credits.v1.UsageEventR\x05\x65vent\x12(\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12=\n\x0c\x63reated_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63reatedTime\x12=\n\x0c\x65xpires_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime\"\x9c\x01\n\x18ListRejectedUsageRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\x12\x31\n\x07user_id\x18\x03 \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[0-9a-f]{24}$\xd8\x01\x01R\x06userId\"\x8c\x01\n\x19ListRejectedUsageResponse\x12G\n\x0frejected_usages\x18\x01 \x03(\x0b\x32\x1e.zaaz.credits.v1.RejectedUsageR\x0erejectedUsages\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"z\n\x1aReplayRejectedUsageRequest\x12\x33\n\x03ids\x18\x01 \x03(\tB!\xbaH\x1e\x92\x01\x1b\x08\x01\x10\xe8\x07\x18\x01\"\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x03ids\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"[\n\x1bReplayRejectedUsageResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32\".zaaz.credits.v1.RecordUsageResultR\x07results\"{\n\x1b\x44iscardRejectedUsageRequest\x12\x33\n\x03ids\x18\x01 \x03(\tB!\xbaH\x1e\x92\x01\x1b\x08\x01\x10\xe8\x07\x18\x01\"\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x03ids\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"<\n\x1c\x44iscardRejectedUsageResponse\x12\x1c\n\tdiscarded\x18\x01 \x01(\x05R\tdiscarded2\x80\x06\n\x0cUsageService\x12o\n\x0bIngestUsage\x12#.zaaz.credits.v1.IngestUsageRequest\x1a$.zaaz.credits.v1.IngestUsageResponse\"\x11\xaa\xbb\x18\r\x12\x0busage.write(\x01\x30\x01\x12\x87\x01\n\x0bRecordUsage\x12#.zaaz.credits.v1.RecordUsageRequest\x1a$.zaaz.credits.v1.RecordUsageResponse\"-\xaa\xbb\x18\r\x12\x0busage.write\x82\xd3\xe4\x93\x02\x16\"\x11/api/usage-events:\x01*\x12\x98\x01\n\x11ListRejectedUsage\x12).zaaz.credits.v1.ListRejectedUsageRequest\x1a*.zaaz.credits.v1.ListRejectedUsageResponse\",\xaa\xbb\x18\x0c\x12\nusage.read\x82\xd3\xe4\x93\x02\x16\x12\x14/api/rejected-usages\x12\xa9\x01\n\x13ReplayRejectedUsage\x12+.zaaz.credits.v1.ReplayRejectedUsageRequest\x1a,.zaaz.credits.v1.ReplayRejectedUsageResponse\"7\xaa\xbb\x18\r\x12\x0busage.write\x82\xd3\xe4\x93\x02 \"\x1b/api/rejected-usages/replay:\x01*\x12\xad\x01\n\x14\x44iscardRejectedUsage\x12,.zaaz.credits.v1.DiscardRejectedUsageRequest\x1a-.zaaz.credits.v1.DiscardRejectedUsageResponse\"8\xaa\xbb\x18\r\x12\x0busage.write\x82\xd3\xe4\x93\x02!\"\x1c/api/rejected-usages/discard:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#zaaz/credits/v1/usage_service.proto\x12\x0fzaaz.credits.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1bzaaz/common/v1/access.proto\x1a\'zaaz/credits/v1/feature_usage_log.proto\"\xab\x05\n\nUsageEvent\x12\'\n\tusage_key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x08usageKey\x12.\n\x07user_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\x12\x33\n\x10\x66\x65\x61ture_endpoint\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x0f\x66\x65\x61tureEndpoint\x12#\n\x08\x61i_model\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x07\x61iModel\x12*\n\x0cinput_tokens\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0binputTokens\x12,\n\routput_tokens\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0coutputTokens\x12\x33\n\x11\x63\x61\x63he_read_tokens\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x0f\x63\x61\x63heReadTokens\x12\x35\n\x12\x63\x61\x63he_write_tokens\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x10\x63\x61\x63heWriteTokens\x12G\n\roccurred_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x0coccurredTime\x12\x31\n\x07hold_id\x18\n \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[0-9a-f]{24}$\xd8\x01\x01R\x06holdId\x12m\n\x06labels\x18\x0b \x03(\x0b\x32\'.zaaz.credits.v1.UsageEvent.LabelsEntryB,\xbaH)\x9a\x01&\x10\x10\"\x1br\x19\x32\x17^[A-Za-z0-9_./-]{1,63}$*\x05r\x03\x18\xff\x01R\x06labels\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x94\x01\n\x12IngestUsageRequest\x12\x36\n\x04open\x18\x01 \x01(\x0b\x32 .zaaz.credits.v1.OpenUsageStreamH\x00R\x04open\x12;\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1b.zaaz.credits.v1.UsageFrameB\x06\xbaH\x03\xd8\x01\x03H\x00R\x05\x66rameB\t\n\x07request\"E\n\x0fOpenUsageStream\x12\x32\n\twriter_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\x08writerId\"\xad\x01\n\nUsageFrame\x12\x1f\n\x06offset\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x06offset\x12\x33\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1b.zaaz.credits.v1.UsageEventR\x06\x65vents\x12I\n\x0e\x66\x65\x61ture_events\x18\x03 \x03(\x0b\x32\".zaaz.credits.v1.FeatureUsageEventR\rfeatureEvents\"\xd5\x02\n\x13IngestUsageResponse\x12<\n\x06opened\x18\x01 \x01(\x0b\x32\".zaaz.credits.v1.UsageStreamOpenedH\x00R\x06opened\x12\x32\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1e.zaaz.credits.v1.UsageFrameAckH\x00R\x03\x61\x63k\x12\x41\n\x08rejected\x18\x03 \x01(\x0b\x32#.zaaz.credits.v1.UsageFrameRejectedH\x00R\x08rejected\x12\x42\n\x08throttle\x18\x04 \x01(\x0b\x32$.zaaz.credits.v1.UsageStreamThrottleH\x00R\x08throttle\x12\x39\n\x05\x64rain\x18\x05 \x01(\x0b\x32!.zaaz.credits.v1.UsageStreamDrainH\x00R\x05\x64rainB\n\n\x08response\"\x8e\x01\n\x11UsageStreamOpened\x12\x1f\n\x0bnext_offset\x18\x01 \x01(\x03R\nnextOffset\x12.\n\x13max_inflight_frames\x18\x02 \x01(\x05R\x11maxInflightFrames\x12(\n\x10max_frame_events\x18\x03 \x01(\x05R\x0emaxFrameEvents\"\xe5\x01\n\rUsageFrameAck\x12%\n\x0ethrough_offset\x18\x01 \x01(\x03R\rthroughOffset\x12\x38\n\x06\x65rrors\x18\x02 \x03(\x0b\x32 .zaaz.credits.v1.UsageEventErrorR\x06\x65rrors\x12#\n\rbilled_events\x18\x03 \x01(\x05R\x0c\x62illedEvents\x12)\n\x10\x64uplicate_events\x18\x04 \x01(\x05R\x0f\x64uplicateEvents\x12#\n\rlogged_events\x18\x05 \x01(\x05R\x0cloggedEvents\"e\n\x0fUsageEventError\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x12\n\x04kept\x18\x03 \x01(\x08R\x04kept\"w\n\x12UsageFrameRejected\x12\x16\n\x06offset\x18\x01 \x01(\x03R\x06offset\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x1f\n\x0bnext_offset\x18\x03 \x01(\x03R\nnextOffset\"Q\n\x13UsageStreamThrottle\x12:\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryDelay\"3\n\x10UsageStreamDrain\x12\x1f\n\x0bnext_offset\x18\x01 \x01(\x03R\nnextOffset\"\x8a\x01\n\x12RecordUsageRequest\x12\x37\n\nrequest_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[!-~]{1,128}$\xd8\x01\x01R\trequestId\x12;\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1b.zaaz.credits.v1.UsageEventB\x06\xbaH\x03\xd8\x01\x03R\x06\x65vents\"S\n\x13RecordUsageResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32\".zaaz.credits.v1.RecordUsageResultR\x07results\"\x92\x01\n\x11RecordUsageResult\x12\x39\n\x07receipt\x18\x01 \x01(\x0b\x32\x1d.zaaz.credits.v1.UsageReceiptH\x00R\x07receipt\x12\x38\n\x05\x65rror\x18\x02 \x01(\x0b\x32 .zaaz.credits.v1.UsageEventErrorH\x00R\x05\x65rrorB\x08\n\x06result\"\xe6\x01\n\x0cUsageReceipt\x12\x34\n\x16\x63redits_transaction_id\x18\x01 \x01(\tR\x14\x63reditsTransactionId\x12%\n\x0e\x63redits_micros\x18\x02 \x01(\x03R\rcreditsMicros\x12)\n\x10shortfall_micros\x18\x03 \x01(\x03R\x0fshortfallMicros\x12\x30\n\x14\x62\x61lance_after_micros\x18\x04 \x01(\x03R\x12\x62\x61lanceAfterMicros\x12\x1c\n\tduplicate\x18\x05 \x01(\x08R\tduplicate\"\x97\x02\n\rRejectedUsage\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n\tclient_id\x18\x02 \x01(\tR\x08\x63lientId\x12\x31\n\x05\x65vent\x18\x03 \x01(\x0b\x32\x1b.zaaz.credits.v1.UsageEventR\x05\x65vent\x12(\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12=\n\x0c\x63reated_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63reatedTime\x12=\n\x0c\x65xpires_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime\"\x9c\x01\n\x18ListRejectedUsageRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\x12\x31\n\x07user_id\x18\x03 \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[0-9a-f]{24}$\xd8\x01\x01R\x06userId\"\x8c\x01\n\x19ListRejectedUsageResponse\x12G\n\x0frejected_usages\x18\x01 \x03(\x0b\x32\x1e.zaaz.credits.v1.RejectedUsageR\x0erejectedUsages\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"z\n\x1aReplayRejectedUsageRequest\x12\x33\n\x03ids\x18\x01 \x03(\tB!\xbaH\x1e\x92\x01\x1b\x08\x01\x10\xe8\x07\x18\x01\"\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x03ids\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"[\n\x1bReplayRejectedUsageResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32\".zaaz.credits.v1.RecordUsageResultR\x07results\"{\n\x1b\x44iscardRejectedUsageRequest\x12\x33\n\x03ids\x18\x01 \x03(\tB!\xbaH\x1e\x92\x01\x1b\x08\x01\x10\xe8\x07\x18\x01\"\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x03ids\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"<\n\x1c\x44iscardRejectedUsageResponse\x12\x1c\n\tdiscarded\x18\x01 \x01(\x05R\tdiscarded2\xf2\t\n\x0cUsageService\x12o\n\x0bIngestUsage\x12#.zaaz.credits.v1.IngestUsageRequest\x1a$.zaaz.credits.v1.IngestUsageResponse\"\x11\xaa\xbb\x18\r\x12\x0busage.write(\x01\x30\x01\x12\x87\x01\n\x0bRecordUsage\x12#.zaaz.credits.v1.RecordUsageRequest\x1a$.zaaz.credits.v1.RecordUsageResponse\"-\xaa\xbb\x18\r\x12\x0busage.write\x82\xd3\xe4\x93\x02\x16\"\x11/api/usage-events:\x01*\x12\x98\x01\n\x11ListRejectedUsage\x12).zaaz.credits.v1.ListRejectedUsageRequest\x1a*.zaaz.credits.v1.ListRejectedUsageResponse\",\xaa\xbb\x18\x0c\x12\nusage.read\x82\xd3\xe4\x93\x02\x16\x12\x14/api/rejected-usages\x12\xa9\x01\n\x13ReplayRejectedUsage\x12+.zaaz.credits.v1.ReplayRejectedUsageRequest\x1a,.zaaz.credits.v1.ReplayRejectedUsageResponse\"7\xaa\xbb\x18\r\x12\x0busage.write\x82\xd3\xe4\x93\x02 \"\x1b/api/rejected-usages/replay:\x01*\x12\xad\x01\n\x14\x44iscardRejectedUsage\x12,.zaaz.credits.v1.DiscardRejectedUsageRequest\x1a-.zaaz.credits.v1.DiscardRejectedUsageResponse\"8\xaa\xbb\x18\r\x12\x0busage.write\x82\xd3\xe4\x93\x02!\"\x1c/api/rejected-usages/discard:\x01*\x12\xa2\x01\n\x12RecordFeatureUsage\x12*.zaaz.credits.v1.RecordFeatureUsageRequest\x1a+.zaaz.credits.v1.RecordFeatureUsageResponse\"3\xaa\xbb\x18\r\x12\x0busage.write\x82\xd3\xe4\x93\x02\x1c\"\x17/api/feature-usage-logs:\x01*\x12\xa4\x01\n\x14ListFeatureUsageLogs\x12,.zaaz.credits.v1.ListFeatureUsageLogsRequest\x1a-.zaaz.credits.v1.ListFeatureUsageLogsResponse\"/\xaa\xbb\x18\x0c\x12\nusage.read\x82\xd3\xe4\x93\x02\x19\x12\x17/api/feature-usage-logs\x12\xa3\x01\n\x12GetFeatureUsageLog\x12*.zaaz.credits.v1.GetFeatureUsageLogRequest\x1a+.zaaz.credits.v1.GetFeatureUsageLogResponse\"4\xaa\xbb\x18\x0c\x12\nusage.read\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/feature-usage-logs/{id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -95,52 +96,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGESERVICE'].methods_by_name['ReplayRejectedUsage']._serialized_options = b'\252\273\030\r\022\013usage.write\202\323\344\223\002 \"\033/api/rejected-usages/replay:\001*'
   _globals['_USAGESERVICE'].methods_by_name['DiscardRejectedUsage']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['DiscardRejectedUsage']._serialized_options = b'\252\273\030\r\022\013usage.write\202\323\344\223\002!\"\034/api/rejected-usages/discard:\001*'
-  _globals['_USAGEEVENT']._serialized_start=235
-  _globals['_USAGEEVENT']._serialized_end=918
-  _globals['_USAGEEVENT_LABELSENTRY']._serialized_start=861
-  _globals['_USAGEEVENT_LABELSENTRY']._serialized_end=918
-  _globals['_INGESTUSAGEREQUEST']._serialized_start=921
-  _globals['_INGESTUSAGEREQUEST']._serialized_end=1069
-  _globals['_OPENUSAGESTREAM']._serialized_start=1071
-  _globals['_OPENUSAGESTREAM']._serialized_end=1140
-  _globals['_USAGEFRAME']._serialized_start=1142
-  _globals['_USAGEFRAME']._serialized_end=1240
-  _globals['_INGESTUSAGERESPONSE']._serialized_start=1243
-  _globals['_INGESTUSAGERESPONSE']._serialized_end=1584
-  _globals['_USAGESTREAMOPENED']._serialized_start=1587
-  _globals['_USAGESTREAMOPENED']._serialized_end=1729
-  _globals['_USAGEFRAMEACK']._serialized_start=1732
-  _globals['_USAGEFRAMEACK']._serialized_end=1924
-  _globals['_USAGEEVENTERROR']._serialized_start=1926
-  _globals['_USAGEEVENTERROR']._serialized_end=2027
-  _globals['_USAGEFRAMEREJECTED']._serialized_start=2029
-  _globals['_USAGEFRAMEREJECTED']._serialized_end=2148
-  _globals['_USAGESTREAMTHROTTLE']._serialized_start=2150
-  _globals['_USAGESTREAMTHROTTLE']._serialized_end=2231
-  _globals['_USAGESTREAMDRAIN']._serialized_start=2233
-  _globals['_USAGESTREAMDRAIN']._serialized_end=2284
-  _globals['_RECORDUSAGEREQUEST']._serialized_start=2287
-  _globals['_RECORDUSAGEREQUEST']._serialized_end=2425
-  _globals['_RECORDUSAGERESPONSE']._serialized_start=2427
-  _globals['_RECORDUSAGERESPONSE']._serialized_end=2510
-  _globals['_RECORDUSAGERESULT']._serialized_start=2513
-  _globals['_RECORDUSAGERESULT']._serialized_end=2659
-  _globals['_USAGERECEIPT']._serialized_start=2662
-  _globals['_USAGERECEIPT']._serialized_end=2892
-  _globals['_REJECTEDUSAGE']._serialized_start=2895
-  _globals['_REJECTEDUSAGE']._serialized_end=3174
-  _globals['_LISTREJECTEDUSAGEREQUEST']._serialized_start=3177
-  _globals['_LISTREJECTEDUSAGEREQUEST']._serialized_end=3333
-  _globals['_LISTREJECTEDUSAGERESPONSE']._serialized_start=3336
-  _globals['_LISTREJECTEDUSAGERESPONSE']._serialized_end=3476
-  _globals['_REPLAYREJECTEDUSAGEREQUEST']._serialized_start=3478
-  _globals['_REPLAYREJECTEDUSAGEREQUEST']._serialized_end=3600
-  _globals['_REPLAYREJECTEDUSAGERESPONSE']._serialized_start=3602
-  _globals['_REPLAYREJECTEDUSAGERESPONSE']._serialized_end=3693
-  _globals['_DISCARDREJECTEDUSAGEREQUEST']._serialized_start=3695
-  _globals['_DISCARDREJECTEDUSAGEREQUEST']._serialized_end=3818
-  _globals['_DISCARDREJECTEDUSAGERESPONSE']._serialized_start=3820
-  _globals['_DISCARDREJECTEDUSAGERESPONSE']._serialized_end=3880
-  _globals['_USAGESERVICE']._serialized_start=3883
-  _globals['_USAGESERVICE']._serialized_end=4651
+  _globals['_USAGESERVICE'].methods_by_name['RecordFeatureUsage']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['RecordFeatureUsage']._serialized_options = b'\252\273\030\r\022\013usage.write\202\323\344\223\002\034\"\027/api/feature-usage-logs:\001*'
+  _globals['_USAGESERVICE'].methods_by_name['ListFeatureUsageLogs']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['ListFeatureUsageLogs']._serialized_options = b'\252\273\030\014\022\nusage.read\202\323\344\223\002\031\022\027/api/feature-usage-logs'
+  _globals['_USAGESERVICE'].methods_by_name['GetFeatureUsageLog']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['GetFeatureUsageLog']._serialized_options = b'\252\273\030\014\022\nusage.read\202\323\344\223\002\036\022\034/api/feature-usage-logs/{id}'
+  _globals['_USAGEEVENT']._serialized_start=276
+  _globals['_USAGEEVENT']._serialized_end=959
+  _globals['_USAGEEVENT_LABELSENTRY']._serialized_start=902
+  _globals['_USAGEEVENT_LABELSENTRY']._serialized_end=959
+  _globals['_INGESTUSAGEREQUEST']._serialized_start=962
+  _globals['_INGESTUSAGEREQUEST']._serialized_end=1110
+  _globals['_OPENUSAGESTREAM']._serialized_start=1112
+  _globals['_OPENUSAGESTREAM']._serialized_end=1181
+  _globals['_USAGEFRAME']._serialized_start=1184
+  _globals['_USAGEFRAME']._serialized_end=1357
+  _globals['_INGESTUSAGERESPONSE']._serialized_start=1360
+  _globals['_INGESTUSAGERESPONSE']._serialized_end=1701
+  _globals['_USAGESTREAMOPENED']._serialized_start=1704
+  _globals['_USAGESTREAMOPENED']._serialized_end=1846
+  _globals['_USAGEFRAMEACK']._serialized_start=1849
+  _globals['_USAGEFRAMEACK']._serialized_end=2078
+  _globals['_USAGEEVENTERROR']._serialized_start=2080
+  _globals['_USAGEEVENTERROR']._serialized_end=2181
+  _globals['_USAGEFRAMEREJECTED']._serialized_start=2183
+  _globals['_USAGEFRAMEREJECTED']._serialized_end=2302
+  _globals['_USAGESTREAMTHROTTLE']._serialized_start=2304
+  _globals['_USAGESTREAMTHROTTLE']._serialized_end=2385
+  _globals['_USAGESTREAMDRAIN']._serialized_start=2387
+  _globals['_USAGESTREAMDRAIN']._serialized_end=2438
+  _globals['_RECORDUSAGEREQUEST']._serialized_start=2441
+  _globals['_RECORDUSAGEREQUEST']._serialized_end=2579
+  _globals['_RECORDUSAGERESPONSE']._serialized_start=2581
+  _globals['_RECORDUSAGERESPONSE']._serialized_end=2664
+  _globals['_RECORDUSAGERESULT']._serialized_start=2667
+  _globals['_RECORDUSAGERESULT']._serialized_end=2813
+  _globals['_USAGERECEIPT']._serialized_start=2816
+  _globals['_USAGERECEIPT']._serialized_end=3046
+  _globals['_REJECTEDUSAGE']._serialized_start=3049
+  _globals['_REJECTEDUSAGE']._serialized_end=3328
+  _globals['_LISTREJECTEDUSAGEREQUEST']._serialized_start=3331
+  _globals['_LISTREJECTEDUSAGEREQUEST']._serialized_end=3487
+  _globals['_LISTREJECTEDUSAGERESPONSE']._serialized_start=3490
+  _globals['_LISTREJECTEDUSAGERESPONSE']._serialized_end=3630
+  _globals['_REPLAYREJECTEDUSAGEREQUEST']._serialized_start=3632
+  _globals['_REPLAYREJECTEDUSAGEREQUEST']._serialized_end=3754
+  _globals['_REPLAYREJECTEDUSAGERESPONSE']._serialized_start=3756
+  _globals['_REPLAYREJECTEDUSAGERESPONSE']._serialized_end=3847
+  _globals['_DISCARDREJECTEDUSAGEREQUEST']._serialized_start=3849
+  _globals['_DISCARDREJECTEDUSAGEREQUEST']._serialized_end=3972
+  _globals['_DISCARDREJECTEDUSAGERESPONSE']._serialized_start=3974
+  _globals['_DISCARDREJECTEDUSAGERESPONSE']._serialized_end=4034
+  _globals['_USAGESERVICE']._serialized_start=4037
+  _globals['_USAGESERVICE']._serialized_end=5303
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from zaaz.credits.v1 import feature_usage_log_pb2 as _feature_usage_log_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -65,8 +66,8 @@ class UsageEvent(_message.Message):
     user_id: _builtins.str
     """Who used it."""
     feature_endpoint: _builtins.str
-    """The endpoint used, by its `value`. This or ai_model, or both. There are no
-    endpoints yet: FEATURE_ENDPOINT_NOT_FOUND.
+    """The endpoint used, by its `value`. This or ai_model, or both: then its
+    credits are added to what the model costs.
     """
     ai_model: _builtins.str
     """The model used, by its `value`, as in "openai/gpt-4o-mini"."""
@@ -78,7 +79,9 @@ class UsageEvent(_message.Message):
     cache_read_tokens: _builtins.int
     cache_write_tokens: _builtins.int
     hold_id: _builtins.str
-    """The hold that it captures. There are no holds yet: HOLD_NOT_FOUND."""
+    """The hold that it captures: what it cost is taken from what was set aside,
+    and the rest of that is free again.
+    """
     @_builtins.property
     def occurred_time(self) -> _timestamp_pb2.Timestamp:
         """When it was used, kept to the millisecond. At most 35 days ago and 5
@@ -170,21 +173,29 @@ class UsageFrame(_message.Message):
 
     OFFSET_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    FEATURE_EVENTS_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """How many events this writer sent before. Offsets count events."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEvent]:
-        """1 to opened.max_frame_events."""
+        """1 to opened.max_frame_events, both kinds together."""
+
+    @_builtins.property
+    def feature_events(self) -> _containers.RepeatedCompositeFieldContainer[_feature_usage_log_pb2.FeatureUsageEvent]:
+        """Interactions to keep. They count after `events`: the first has the offset
+        and the index that follow the last of those.
+        """
 
     def __init__(
         self,
         *,
         offset: _builtins.int = ...,
         events: _abc.Iterable[Global___UsageEvent] | None = ...,
+        feature_events: _abc.Iterable[_feature_usage_log_pb2.FeatureUsageEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "feature_events", b"feature_events", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -268,12 +279,15 @@ class UsageFrameAck(_message.Message):
     ERRORS_FIELD_NUMBER: _builtins.int
     BILLED_EVENTS_FIELD_NUMBER: _builtins.int
     DUPLICATE_EVENTS_FIELD_NUMBER: _builtins.int
+    LOGGED_EVENTS_FIELD_NUMBER: _builtins.int
     through_offset: _builtins.int
     """Every event before this offset is settled, whatever became of it."""
     billed_events: _builtins.int
     """How many events of the frame were billed by it."""
     duplicate_events: _builtins.int
     """How many had been billed before."""
+    logged_events: _builtins.int
+    """How many interactions of the frame are kept."""
     @_builtins.property
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEventError]:
         """Events of the frame that were refused. A frame that was acknowledged
@@ -287,10 +301,11 @@ class UsageFrameAck(_message.Message):
         errors: _abc.Iterable[Global___UsageEventError] | None = ...,
         billed_events: _builtins.int = ...,
         duplicate_events: _builtins.int = ...,
+        logged_events: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed_events", b"billed_events", "duplicate_events", b"duplicate_events", "errors", b"errors", "through_offset", b"through_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed_events", b"billed_events", "duplicate_events", b"duplicate_events", "errors", b"errors", "logged_events", b"logged_events", "through_offset", b"through_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from zaaz.credits.v1 import feature_usage_log_pb2 as zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2
 from zaaz.credits.v1 import usage_service_pb2 as zaaz_dot_credits_dot_v1_dot_usage__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -60,6 +61,21 @@ class UsageServiceStub:
                 request_serializer=zaaz_dot_credits_dot_v1_dot_usage__service__pb2.DiscardRejectedUsageRequest.SerializeToString,
                 response_deserializer=zaaz_dot_credits_dot_v1_dot_usage__service__pb2.DiscardRejectedUsageResponse.FromString,
                 _registered_method=True)
+        self.RecordFeatureUsage = channel.unary_unary(
+                '/zaaz.credits.v1.UsageService/RecordFeatureUsage',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.RecordFeatureUsageRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.RecordFeatureUsageResponse.FromString,
+                _registered_method=True)
+        self.ListFeatureUsageLogs = channel.unary_unary(
+                '/zaaz.credits.v1.UsageService/ListFeatureUsageLogs',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.ListFeatureUsageLogsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.ListFeatureUsageLogsResponse.FromString,
+                _registered_method=True)
+        self.GetFeatureUsageLog = channel.unary_unary(
+                '/zaaz.credits.v1.UsageService/GetFeatureUsageLog',
+                request_serializer=zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.GetFeatureUsageLogRequest.SerializeToString,
+                response_deserializer=zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.GetFeatureUsageLogResponse.FromString,
+                _registered_method=True)
 
 
 class UsageServiceServicer:
@@ -111,6 +127,30 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordFeatureUsage(self, request, context):
+        """Keeps up to 1,000 interactions, with a result for each.
+        Errors: OVERLOADED; per event FEATURE_ENDPOINT_NOT_FOUND,
+        OCCURRED_TIME_OUT_OF_RANGE, FIELD_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFeatureUsageLogs(self, request, context):
+        """Lists interactions, newest first.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFeatureUsageLog(self, request, context):
+        """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UsageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -138,6 +178,21 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.DiscardRejectedUsage,
                     request_deserializer=zaaz_dot_credits_dot_v1_dot_usage__service__pb2.DiscardRejectedUsageRequest.FromString,
                     response_serializer=zaaz_dot_credits_dot_v1_dot_usage__service__pb2.DiscardRejectedUsageResponse.SerializeToString,
+            ),
+            'RecordFeatureUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordFeatureUsage,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.RecordFeatureUsageRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.RecordFeatureUsageResponse.SerializeToString,
+            ),
+            'ListFeatureUsageLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFeatureUsageLogs,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.ListFeatureUsageLogsRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.ListFeatureUsageLogsResponse.SerializeToString,
+            ),
+            'GetFeatureUsageLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFeatureUsageLog,
+                    request_deserializer=zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.GetFeatureUsageLogRequest.FromString,
+                    response_serializer=zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.GetFeatureUsageLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -276,6 +331,87 @@ class UsageService:
             '/zaaz.credits.v1.UsageService/DiscardRejectedUsage',
             zaaz_dot_credits_dot_v1_dot_usage__service__pb2.DiscardRejectedUsageRequest.SerializeToString,
             zaaz_dot_credits_dot_v1_dot_usage__service__pb2.DiscardRejectedUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordFeatureUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.UsageService/RecordFeatureUsage',
+            zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.RecordFeatureUsageRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.RecordFeatureUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFeatureUsageLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.UsageService/ListFeatureUsageLogs',
+            zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.ListFeatureUsageLogsRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.ListFeatureUsageLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFeatureUsageLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.credits.v1.UsageService/GetFeatureUsageLog',
+            zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.GetFeatureUsageLogRequest.SerializeToString,
+            zaaz_dot_credits_dot_v1_dot_feature__usage__log__pb2.GetFeatureUsageLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from zaaz.credits.v1 import feature_usage_log_pb2 as _feature_usage_log_pb2
 from zaaz.credits.v1 import usage_service_pb2 as _usage_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -57,6 +58,17 @@ class UsageServiceStub:
     """
     DiscardRejectedUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.DiscardRejectedUsageRequest, _usage_service_pb2.DiscardRejectedUsageResponse]
     """Gives rejected events up for good. Discarding twice is fine."""
+    RecordFeatureUsage: _grpc.UnaryUnaryMultiCallable[_feature_usage_log_pb2.RecordFeatureUsageRequest, _feature_usage_log_pb2.RecordFeatureUsageResponse]
+    """Keeps up to 1,000 interactions, with a result for each.
+    Errors: OVERLOADED; per event FEATURE_ENDPOINT_NOT_FOUND,
+    OCCURRED_TIME_OUT_OF_RANGE, FIELD_INVALID.
+    """
+    ListFeatureUsageLogs: _grpc.UnaryUnaryMultiCallable[_feature_usage_log_pb2.ListFeatureUsageLogsRequest, _feature_usage_log_pb2.ListFeatureUsageLogsResponse]
+    """Lists interactions, newest first.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetFeatureUsageLog: _grpc.UnaryUnaryMultiCallable[_feature_usage_log_pb2.GetFeatureUsageLogRequest, _feature_usage_log_pb2.GetFeatureUsageLogResponse]
+    """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
 
 @_typing.type_check_only
 class UsageServiceAsyncStub(UsageServiceStub):
@@ -87,6 +99,17 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """
     DiscardRejectedUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.DiscardRejectedUsageRequest, _usage_service_pb2.DiscardRejectedUsageResponse]  # type: ignore[assignment]
     """Gives rejected events up for good. Discarding twice is fine."""
+    RecordFeatureUsage: _aio.UnaryUnaryMultiCallable[_feature_usage_log_pb2.RecordFeatureUsageRequest, _feature_usage_log_pb2.RecordFeatureUsageResponse]  # type: ignore[assignment]
+    """Keeps up to 1,000 interactions, with a result for each.
+    Errors: OVERLOADED; per event FEATURE_ENDPOINT_NOT_FOUND,
+    OCCURRED_TIME_OUT_OF_RANGE, FIELD_INVALID.
+    """
+    ListFeatureUsageLogs: _aio.UnaryUnaryMultiCallable[_feature_usage_log_pb2.ListFeatureUsageLogsRequest, _feature_usage_log_pb2.ListFeatureUsageLogsResponse]  # type: ignore[assignment]
+    """Lists interactions, newest first.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetFeatureUsageLog: _aio.UnaryUnaryMultiCallable[_feature_usage_log_pb2.GetFeatureUsageLogRequest, _feature_usage_log_pb2.GetFeatureUsageLogResponse]  # type: ignore[assignment]
+    """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     """What was used. Each event is billed exactly once, however often it is sent."""
@@ -144,5 +167,34 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.DiscardRejectedUsageResponse, _abc.Awaitable[_usage_service_pb2.DiscardRejectedUsageResponse]]:
         """Gives rejected events up for good. Discarding twice is fine."""
+
+    @_abc_1.abstractmethod
+    def RecordFeatureUsage(
+        self,
+        request: _feature_usage_log_pb2.RecordFeatureUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_usage_log_pb2.RecordFeatureUsageResponse, _abc.Awaitable[_feature_usage_log_pb2.RecordFeatureUsageResponse]]:
+        """Keeps up to 1,000 interactions, with a result for each.
+        Errors: OVERLOADED; per event FEATURE_ENDPOINT_NOT_FOUND,
+        OCCURRED_TIME_OUT_OF_RANGE, FIELD_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFeatureUsageLogs(
+        self,
+        request: _feature_usage_log_pb2.ListFeatureUsageLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_usage_log_pb2.ListFeatureUsageLogsResponse, _abc.Awaitable[_feature_usage_log_pb2.ListFeatureUsageLogsResponse]]:
+        """Lists interactions, newest first.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetFeatureUsageLog(
+        self,
+        request: _feature_usage_log_pb2.GetFeatureUsageLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_usage_log_pb2.GetFeatureUsageLogResponse, _abc.Awaitable[_feature_usage_log_pb2.GetFeatureUsageLogResponse]]:
+        """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

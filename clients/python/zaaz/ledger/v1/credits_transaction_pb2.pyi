@@ -54,6 +54,10 @@ class _DecreaseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decrea
     """A grant ran out of time."""
     DECREASE_REASON_REVERSAL: _DecreaseReason.ValueType  # 4
     """A grant taken back."""
+    DECREASE_REASON_HOLD: _DecreaseReason.ValueType  # 5
+    """Credits set aside, or more of them: nothing leaves."""
+    DECREASE_REASON_CAPTURE: _DecreaseReason.ValueType  # 6
+    """The use behind a hold."""
 
 class DecreaseReason(_DecreaseReason, metaclass=_DecreaseReasonEnumTypeWrapper):
     """Why credits left."""
@@ -67,6 +71,10 @@ DECREASE_REASON_EXPIRY: DecreaseReason.ValueType  # 3
 """A grant ran out of time."""
 DECREASE_REASON_REVERSAL: DecreaseReason.ValueType  # 4
 """A grant taken back."""
+DECREASE_REASON_HOLD: DecreaseReason.ValueType  # 5
+"""Credits set aside, or more of them: nothing leaves."""
+DECREASE_REASON_CAPTURE: DecreaseReason.ValueType  # 6
+"""The use behind a hold."""
 Global___DecreaseReason: _TypeAlias = DecreaseReason  # noqa: Y015
 
 @_typing.final
@@ -128,6 +136,8 @@ class CreditsTransaction(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     GRANT_PRIORITY_FIELD_NUMBER: _builtins.int
     GRANT_EXPIRES_TIME_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    HELD_CHANGE_MICROS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """ObjectId as 24 hex digits."""
     user_id: _builtins.str
@@ -180,6 +190,10 @@ class CreditsTransaction(_message.Message):
     """Free text of the caller."""
     grant_priority: _builtins.int
     """Burn priority of the grant that an increase made."""
+    hold_id: _builtins.str
+    """The hold that it placed, extended or ended."""
+    held_change_micros: _builtins.int
+    """The change of held_micros, signed."""
     @_builtins.property
     def grant_movements(self) -> _containers.RepeatedCompositeFieldContainer[_grant_pb2.GrantMovement]:
         """What it moved in which grants. Their sum less the change of the debt is
@@ -236,10 +250,12 @@ class CreditsTransaction(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         grant_priority: _builtins.int = ...,
         grant_expires_time: _timestamp_pb2.Timestamp | None = ...,
+        hold_id: _builtins.str = ...,
+        held_change_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "grant_expires_time", b"grant_expires_time", "occurred_time", b"occurred_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_after_micros", b"balance_after_micros", "chain", b"chain", "client_id", b"client_id", "counter_account", b"counter_account", "created_time", b"created_time", "credits_micros", b"credits_micros", "debt_after_micros", b"debt_after_micros", "decrease_reason", b"decrease_reason", "decrease_source", b"decrease_source", "email", b"email", "grant_expires_time", b"grant_expires_time", "grant_movements", b"grant_movements", "grant_priority", b"grant_priority", "held_after_micros", b"held_after_micros", "id", b"id", "increase_source", b"increase_source", "is_active", b"is_active", "is_deleted", b"is_deleted", "labels", b"labels", "occurred_time", b"occurred_time", "payment_transaction_id", b"payment_transaction_id", "plan_id", b"plan_id", "reason", b"reason", "request_id", b"request_id", "reverses_id", b"reverses_id", "sequence", b"sequence", "shortfall_micros", b"shortfall_micros", "type", b"type", "usage_key", b"usage_key", "user_id", b"user_id", "user_wallet_id", b"user_wallet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_after_micros", b"balance_after_micros", "chain", b"chain", "client_id", b"client_id", "counter_account", b"counter_account", "created_time", b"created_time", "credits_micros", b"credits_micros", "debt_after_micros", b"debt_after_micros", "decrease_reason", b"decrease_reason", "decrease_source", b"decrease_source", "email", b"email", "grant_expires_time", b"grant_expires_time", "grant_movements", b"grant_movements", "grant_priority", b"grant_priority", "held_after_micros", b"held_after_micros", "held_change_micros", b"held_change_micros", "hold_id", b"hold_id", "id", b"id", "increase_source", b"increase_source", "is_active", b"is_active", "is_deleted", b"is_deleted", "labels", b"labels", "occurred_time", b"occurred_time", "payment_transaction_id", b"payment_transaction_id", "plan_id", b"plan_id", "reason", b"reason", "request_id", b"request_id", "reverses_id", b"reverses_id", "sequence", b"sequence", "shortfall_micros", b"shortfall_micros", "type", b"type", "usage_key", b"usage_key", "user_id", b"user_id", "user_wallet_id", b"user_wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

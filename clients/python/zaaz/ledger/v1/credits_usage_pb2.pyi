@@ -74,6 +74,7 @@ class CreditsUsage(_message.Message):
     OCCURRED_TIME_FIELD_NUMBER: _builtins.int
     CREATED_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    ENDPOINT_CREDITS_MICROS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """ObjectId as 24 hex digits."""
     user_id: _builtins.str
@@ -96,13 +97,14 @@ class CreditsUsage(_message.Message):
     cache_read_tokens: _builtins.int
     cache_write_tokens: _builtins.int
     credits_micros: _builtins.int
-    """What the usage costs: input_credits_micros + output_credits_micros, and
-    also cost_credits_micros + profit_credits_micros.
+    """What the usage costs: input_credits_micros + output_credits_micros +
+    endpoint_credits_micros, and also cost_credits_micros +
+    profit_credits_micros.
     """
     input_credits_micros: _builtins.int
     """The share of input and cache tokens, rounded down."""
     output_credits_micros: _builtins.int
-    """The rest."""
+    """The rest of what the tokens cost."""
     shortfall_micros: _builtins.int
     """The part of credits_micros that the wallet could not pay."""
     credit_price_micros: _builtins.int
@@ -119,6 +121,8 @@ class CreditsUsage(_message.Message):
     is_deleted: _builtins.bool
     sequence: _builtins.int
     """The transaction's number in the wallet."""
+    endpoint_credits_micros: _builtins.int
+    """The endpoint's own credits."""
     @_builtins.property
     def occurred_time(self) -> _timestamp_pb2.Timestamp:
         """When it was used."""
@@ -161,10 +165,11 @@ class CreditsUsage(_message.Message):
         occurred_time: _timestamp_pb2.Timestamp | None = ...,
         created_time: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        endpoint_credits_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "occurred_time", b"occurred_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ai_model", b"ai_model", "cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_credits_micros", b"cost_credits_micros", "cost_price_micros", b"cost_price_micros", "created_time", b"created_time", "credit_price_micros", b"credit_price_micros", "credits_micros", b"credits_micros", "credits_transaction_id", b"credits_transaction_id", "email", b"email", "feature_endpoint", b"feature_endpoint", "id", b"id", "input_credits_micros", b"input_credits_micros", "input_tokens", b"input_tokens", "is_active", b"is_active", "is_deleted", b"is_deleted", "labels", b"labels", "occurred_time", b"occurred_time", "output_credits_micros", b"output_credits_micros", "output_tokens", b"output_tokens", "profit_credits_micros", b"profit_credits_micros", "profit_ppm", b"profit_ppm", "sequence", b"sequence", "shortfall_micros", b"shortfall_micros", "usage_key", b"usage_key", "user_id", b"user_id", "user_wallet_id", b"user_wallet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ai_model", b"ai_model", "cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_credits_micros", b"cost_credits_micros", "cost_price_micros", b"cost_price_micros", "created_time", b"created_time", "credit_price_micros", b"credit_price_micros", "credits_micros", b"credits_micros", "credits_transaction_id", b"credits_transaction_id", "email", b"email", "endpoint_credits_micros", b"endpoint_credits_micros", "feature_endpoint", b"feature_endpoint", "id", b"id", "input_credits_micros", b"input_credits_micros", "input_tokens", b"input_tokens", "is_active", b"is_active", "is_deleted", b"is_deleted", "labels", b"labels", "occurred_time", b"occurred_time", "output_credits_micros", b"output_credits_micros", "output_tokens", b"output_tokens", "profit_credits_micros", b"profit_credits_micros", "profit_ppm", b"profit_ppm", "sequence", b"sequence", "shortfall_micros", b"shortfall_micros", "usage_key", b"usage_key", "user_id", b"user_id", "user_wallet_id", b"user_wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

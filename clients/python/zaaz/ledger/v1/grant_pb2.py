@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1azaaz/ledger/v1/grant.proto\x12\x0ezaaz.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x02\n\x05Grant\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x36\n\x06source\x18\x02 \x01(\x0e\x32\x1e.zaaz.ledger.v1.IncreaseSourceR\x06source\x12\'\n\x0foriginal_micros\x18\x03 \x01(\x03R\x0eoriginalMicros\x12)\n\x10remaining_micros\x18\x04 \x01(\x03R\x0fremainingMicros\x12\x1a\n\x08priority\x18\x05 \x01(\x05R\x08priority\x12=\n\x0c\x65xpires_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime\x12=\n\x0c\x63reated_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63reatedTime\"Q\n\rGrantMovement\x12\x19\n\x08grant_id\x18\x01 \x01(\tR\x07grantId\x12%\n\x0e\x63redits_micros\x18\x02 \x01(\x03R\rcreditsMicros*\xdf\x01\n\x0eIncreaseSource\x12\x1f\n\x1bINCREASE_SOURCE_UNSPECIFIED\x10\x00\x12\x1b\n\x17INCREASE_SOURCE_PAYMENT\x10\x01\x12\x19\n\x15INCREASE_SOURCE_BONUS\x10\x02\x12\x1a\n\x16INCREASE_SOURCE_COUPON\x10\x03\x12\x1a\n\x16INCREASE_SOURCE_REFUND\x10\x04\x12\x1e\n\x1aINCREASE_SOURCE_ADJUSTMENT\x10\x05\x12\x1c\n\x18INCREASE_SOURCE_REVERSAL\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1azaaz/ledger/v1/grant.proto\x12\x0ezaaz.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x02\n\x05Grant\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x36\n\x06source\x18\x02 \x01(\x0e\x32\x1e.zaaz.ledger.v1.IncreaseSourceR\x06source\x12\'\n\x0foriginal_micros\x18\x03 \x01(\x03R\x0eoriginalMicros\x12)\n\x10remaining_micros\x18\x04 \x01(\x03R\x0fremainingMicros\x12\x1a\n\x08priority\x18\x05 \x01(\x05R\x08priority\x12=\n\x0c\x65xpires_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime\x12=\n\x0c\x63reated_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63reatedTime\"Q\n\rGrantMovement\x12\x19\n\x08grant_id\x18\x01 \x01(\tR\x07grantId\x12%\n\x0e\x63redits_micros\x18\x02 \x01(\x03R\rcreditsMicros*\x9d\x02\n\x0eIncreaseSource\x12\x1f\n\x1bINCREASE_SOURCE_UNSPECIFIED\x10\x00\x12\x1b\n\x17INCREASE_SOURCE_PAYMENT\x10\x01\x12\x19\n\x15INCREASE_SOURCE_BONUS\x10\x02\x12\x1a\n\x16INCREASE_SOURCE_COUPON\x10\x03\x12\x1a\n\x16INCREASE_SOURCE_REFUND\x10\x04\x12\x1e\n\x1aINCREASE_SOURCE_ADJUSTMENT\x10\x05\x12\x1c\n\x18INCREASE_SOURCE_REVERSAL\x10\x06\x12\x1b\n\x17INCREASE_SOURCE_RELEASE\x10\x07\x12\x1f\n\x1bINCREASE_SOURCE_HOLD_EXPIRY\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'zaaz.ledger.v1.grant_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INCREASESOURCE']._serialized_start=483
-  _globals['_INCREASESOURCE']._serialized_end=706
+  _globals['_INCREASESOURCE']._serialized_end=768
   _globals['_GRANT']._serialized_start=80
   _globals['_GRANT']._serialized_end=397
   _globals['_GRANTMOVEMENT']._serialized_start=399

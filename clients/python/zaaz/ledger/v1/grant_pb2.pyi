@@ -37,6 +37,10 @@ class _IncreaseSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Increa
     """An operator's correction."""
     INCREASE_SOURCE_REVERSAL: _IncreaseSource.ValueType  # 6
     """A decrease taken back. Written by ReverseCreditsTransaction only."""
+    INCREASE_SOURCE_RELEASE: _IncreaseSource.ValueType  # 7
+    """A hold given up: what was set aside is free again, and nothing is added."""
+    INCREASE_SOURCE_HOLD_EXPIRY: _IncreaseSource.ValueType  # 8
+    """A hold whose time ran out, likewise."""
 
 class IncreaseSource(_IncreaseSource, metaclass=_IncreaseSourceEnumTypeWrapper):
     """Where credits came from."""
@@ -54,6 +58,10 @@ INCREASE_SOURCE_ADJUSTMENT: IncreaseSource.ValueType  # 5
 """An operator's correction."""
 INCREASE_SOURCE_REVERSAL: IncreaseSource.ValueType  # 6
 """A decrease taken back. Written by ReverseCreditsTransaction only."""
+INCREASE_SOURCE_RELEASE: IncreaseSource.ValueType  # 7
+"""A hold given up: what was set aside is free again, and nothing is added."""
+INCREASE_SOURCE_HOLD_EXPIRY: IncreaseSource.ValueType  # 8
+"""A hold whose time ran out, likewise."""
 Global___IncreaseSource: _TypeAlias = IncreaseSource  # noqa: Y015
 
 @_typing.final

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from zaaz.ledger.v1 import grant_pb2 as _grant_pb2
+from zaaz.ledger.v1 import hold_pb2 as _hold_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -93,6 +94,7 @@ class Wallet(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATED_TIME_FIELD_NUMBER: _builtins.int
     UPDATED_TIME_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """ObjectId as 24 hex digits."""
     user_id: _builtins.str
@@ -126,8 +128,8 @@ class Wallet(_message.Message):
     overdraft_policy: Global___OverdraftPolicy.ValueType
     """What becomes of usage beyond the balance."""
     low_balance_threshold_micros: _builtins.int
-    """The balance below which the user is to be warned. Zero: never. Kept; nothing
-    warns yet.
+    """The balance below which the user is to be warned: an event, once per
+    crossing. Zero: never.
     """
     etag: _builtins.str
     """Changes with every change of the settings. Sent with an update, it must
@@ -148,6 +150,10 @@ class Wallet(_message.Message):
     @_builtins.property
     def updated_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
+
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[_hold_pb2.Hold]:
+        """Those that are active."""
 
     def __init__(
         self,
@@ -174,10 +180,11 @@ class Wallet(_message.Message):
         etag: _builtins.str = ...,
         created_time: _timestamp_pb2.Timestamp | None = ...,
         updated_time: _timestamp_pb2.Timestamp | None = ...,
+        holds: _abc.Iterable[_hold_pb2.Hold] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "expires_time", b"expires_time", "updated_time", b"updated_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_micros", b"available_micros", "chain", b"chain", "created_time", b"created_time", "credits_micros", b"credits_micros", "debt_micros", b"debt_micros", "email", b"email", "etag", b"etag", "expires_time", b"expires_time", "grants", b"grants", "held_micros", b"held_micros", "id", b"id", "initial_credits_given", b"initial_credits_given", "initial_package_given", b"initial_package_given", "is_deleted", b"is_deleted", "low_balance_threshold_micros", b"low_balance_threshold_micros", "overdraft_policy", b"overdraft_policy", "package_id", b"package_id", "plan_id", b"plan_id", "sequence", b"sequence", "type", b"type", "updated_time", b"updated_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_micros", b"available_micros", "chain", b"chain", "created_time", b"created_time", "credits_micros", b"credits_micros", "debt_micros", b"debt_micros", "email", b"email", "etag", b"etag", "expires_time", b"expires_time", "grants", b"grants", "held_micros", b"held_micros", "holds", b"holds", "id", b"id", "initial_credits_given", b"initial_credits_given", "initial_package_given", b"initial_package_given", "is_deleted", b"is_deleted", "low_balance_threshold_micros", b"low_balance_threshold_micros", "overdraft_policy", b"overdraft_policy", "package_id", b"package_id", "plan_id", b"plan_id", "sequence", b"sequence", "type", b"type", "updated_time", b"updated_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

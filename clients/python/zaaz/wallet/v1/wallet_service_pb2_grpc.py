@@ -61,6 +61,11 @@ class WalletServiceStub:
                 request_serializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.VerifyWalletRequest.SerializeToString,
                 response_deserializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.VerifyWalletResponse.FromString,
                 _registered_method=True)
+        self.WatchWallet = channel.unary_stream(
+                '/zaaz.wallet.v1.WalletService/WatchWallet',
+                request_serializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.WatchWalletRequest.SerializeToString,
+                response_deserializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.WatchWalletResponse.FromString,
+                _registered_method=True)
 
 
 class WalletServiceServicer:
@@ -109,6 +114,17 @@ class WalletServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchWallet(self, request, context):
+        """Tells a wallet's state, then each change of it, with nothing left out:
+        the first change begins after the snapshot, or after what the resume token
+        stands for. Bursts come as one change.
+        Errors: WALLET_NOT_FOUND, RESYNC_REQUIRED, TOO_MANY_WATCHERS, DRAINING,
+        and those of any call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WalletServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -136,6 +152,11 @@ def add_WalletServiceServicer_to_server(servicer, server):
                     servicer.VerifyWallet,
                     request_deserializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.VerifyWalletRequest.FromString,
                     response_serializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.VerifyWalletResponse.SerializeToString,
+            ),
+            'WatchWallet': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchWallet,
+                    request_deserializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.WatchWalletRequest.FromString,
+                    response_serializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.WatchWalletResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -275,6 +296,33 @@ class WalletService:
             '/zaaz.wallet.v1.WalletService/VerifyWallet',
             zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.VerifyWalletRequest.SerializeToString,
             zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.VerifyWalletResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchWallet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/zaaz.wallet.v1.WalletService/WatchWallet',
+            zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.WatchWalletRequest.SerializeToString,
+            zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.WatchWalletResponse.FromString,
             options,
             channel_credentials,
             insecure,

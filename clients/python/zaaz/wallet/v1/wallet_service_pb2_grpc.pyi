@@ -55,6 +55,13 @@ class WalletServiceStub:
     and reports every difference.
     Errors: WALLET_NOT_FOUND.
     """
+    WatchWallet: _grpc.UnaryStreamMultiCallable[_wallet_service_pb2.WatchWalletRequest, _wallet_service_pb2.WatchWalletResponse]
+    """Tells a wallet's state, then each change of it, with nothing left out:
+    the first change begins after the snapshot, or after what the resume token
+    stands for. Bursts come as one change.
+    Errors: WALLET_NOT_FOUND, RESYNC_REQUIRED, TOO_MANY_WATCHERS, DRAINING,
+    and those of any call.
+    """
 
 @_typing.type_check_only
 class WalletServiceAsyncStub(WalletServiceStub):
@@ -82,6 +89,13 @@ class WalletServiceAsyncStub(WalletServiceStub):
     """Recomputes balance, debt, grants and chain from the wallet's transactions
     and reports every difference.
     Errors: WALLET_NOT_FOUND.
+    """
+    WatchWallet: _aio.UnaryStreamMultiCallable[_wallet_service_pb2.WatchWalletRequest, _wallet_service_pb2.WatchWalletResponse]  # type: ignore[assignment]
+    """Tells a wallet's state, then each change of it, with nothing left out:
+    the first change begins after the snapshot, or after what the resume token
+    stands for. Bursts come as one change.
+    Errors: WALLET_NOT_FOUND, RESYNC_REQUIRED, TOO_MANY_WATCHERS, DRAINING,
+    and those of any call.
     """
 
 class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -137,6 +151,19 @@ class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
         """Recomputes balance, debt, grants and chain from the wallet's transactions
         and reports every difference.
         Errors: WALLET_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchWallet(
+        self,
+        request: _wallet_service_pb2.WatchWalletRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_wallet_service_pb2.WatchWalletResponse], _abc.AsyncIterator[_wallet_service_pb2.WatchWalletResponse]]:
+        """Tells a wallet's state, then each change of it, with nothing left out:
+        the first change begins after the snapshot, or after what the resume token
+        stands for. Bursts come as one change.
+        Errors: WALLET_NOT_FOUND, RESYNC_REQUIRED, TOO_MANY_WATCHERS, DRAINING,
+        and those of any call.
         """
 
 def add_WalletServiceServicer_to_server(servicer: WalletServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
