@@ -22,6 +22,7 @@ def problem(
     reason: str = "",
     metadata: Mapping[str, str] | None = None,
     violations: Sequence[Violation] = (),
+    retry_seconds: float | None = None,
     headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> Problem:
     """The answer that tells of an error. `reason` is an ErrorReason without its prefix."""
@@ -38,6 +39,8 @@ def problem(
         content["violations"] = [
             {"field": field, "description": description} for field, description in violations
         ]
+    if retry_seconds is not None:
+        content["retry_delay"] = f"{retry_seconds:g}s"
     body = orjson.dumps(content)
     own = [
         (b"content-type", MEDIA_TYPE.encode()),
