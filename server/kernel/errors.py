@@ -26,6 +26,8 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = auto()
     DRAINING = auto()
     METHOD_UNIMPLEMENTED = auto()
+    RATE_LIMITED = auto()
+    ORIGIN_NOT_ALLOWED = auto()
     FIELD_INVALID = auto()
     MALFORMED_ID = auto()
     MALFORMED_MESSAGE = auto()

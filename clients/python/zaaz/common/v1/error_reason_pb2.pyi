@@ -47,6 +47,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The method exists in the contract and not on this server.
     {"method": "/zaaz.wallet.v1.WalletService/GetWallet"}
     """
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 7
+    """Too many requests in too short a time, over REST, from one address or with
+    one key. Retry-After says when to go on. {"limited": "address"}
+    """
+    ERROR_REASON_ORIGIN_NOT_ALLOWED: _ErrorReason.ValueType  # 8
+    """Pages of this origin may not call over REST. {}"""
     ERROR_REASON_FIELD_INVALID: _ErrorReason.ValueType  # 20
     """A field breaks its rule; BadRequest names every such field.
     {"field": "page_size"}
@@ -231,6 +237,12 @@ ERROR_REASON_METHOD_UNIMPLEMENTED: ErrorReason.ValueType  # 6
 """The method exists in the contract and not on this server.
 {"method": "/zaaz.wallet.v1.WalletService/GetWallet"}
 """
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 7
+"""Too many requests in too short a time, over REST, from one address or with
+one key. Retry-After says when to go on. {"limited": "address"}
+"""
+ERROR_REASON_ORIGIN_NOT_ALLOWED: ErrorReason.ValueType  # 8
+"""Pages of this origin may not call over REST. {}"""
 ERROR_REASON_FIELD_INVALID: ErrorReason.ValueType  # 20
 """A field breaks its rule; BadRequest names every such field.
 {"field": "page_size"}
