@@ -1,6 +1,7 @@
 """The path of a request: split first and decoded then, so that %2F never makes a segment."""
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -40,12 +41,12 @@ def decode_one(text: str) -> str:
         raise malformed("the address has escapes that are no UTF-8") from None
 
 
-def decode_many(segments: list[str]) -> str:
+def decode_many(segments: Sequence[str]) -> str:
     """Several segments as one value; %2F stays, so that it differs from a slash."""
     parts = _KEPT_ESCAPE.split("/".join(segments))
     return "".join(part if index % 2 else unquote(part) for index, part in enumerate(parts))
 
 
-def climbs(segments: list[str]) -> bool:
+def climbs(segments: Iterable[str]) -> bool:
     """Whether one is "." or "..", escaped or not: no path of this API has any."""
     return not _DOTS.isdisjoint(segments)

@@ -76,7 +76,7 @@ class Refusal(Exception):  # noqa: N818 - as the house calls it
 
     def answer(self) -> Problem:
         """What goes out: the headers of its status too."""
-        headers = [(b"cache-control", b"no-store"), *self.headers]
+        headers = list(self.headers)
         if self.status == HTTPStatus.UNAUTHORIZED:
             headers.append((b"www-authenticate", b"Bearer"))
         if self.retry_seconds is not None:

@@ -11,7 +11,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from google.protobuf import duration_pb2, field_mask_pb2, message_factory, timestamp_pb2, wrappers_pb2
+from google.protobuf import (
+    duration_pb2,
+    field_mask_pb2,
+    message_factory,
+    timestamp_pb2,
+    wrappers_pb2,
+)
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 

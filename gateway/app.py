@@ -1,0 +1,50 @@
+"""The application: the contract's routes behind the browser's guards.
+
+    secured( Router( endpoints of the contract, /healthz, /readyz, /openapi.json, /docs ) )
+
+What answers a route follows from its method's shape:
+
+    one message -> one message          Unary
+    a stream of bytes -> one message    Upload
+    one message -> a stream of bytes    Download
+    one message -> a stream             server-sent events
+    streams both ways                   gRPC only: HTTP cannot carry them to a browser
+"""
+
+from collections.abc import Iterable, Iterator
+
+from google.protobuf.descriptor import FileDescriptor
+from starlette.types import ASGIApp
+
+from gateway.binding import Binding
+from gateway.decoding import Decoders
+from gateway.encoding import Encoders
+from gateway.health import health_pages
+from gateway.router import Endpoint, Router
+from gateway.routes import Route, contract_files, routes_of
+from gateway.security import SecuritySettings, secured
+from gateway.templates import parse_template
+from gateway.unary import Unary
+from gateway.upstream import Upstream
+
+
+def build(
+    security: SecuritySettings, upstream: Upstream, files: Iterable[FileDescriptor] | None = None
+) -> ASGIApp:
+    """The ASGI application for the services in `files`: all of the contract's, if none are named.
+
+    ValueError if an annotation cannot be served: that is a defect of the contract.
+    """
+    routes = routes_of(contract_files() if files is None else files)
+    router = Router(_endpoints(routes, upstream), health_pages(upstream))
+    return secured(router, security)
+
+
+def _endpoints(routes: Iterable[Route], upstream: Upstream) -> Iterator[tuple[Route, Endpoint]]:
+    encoders, decoders = Encoders(), Decoders()
+    for route in routes:
+        method = route.method
+        if method.client_streaming or method.server_streaming:
+            continue
+        binding = Binding(route, parse_template(route.path), decoders)
+        yield route, Unary(route, binding, encoders, upstream)
