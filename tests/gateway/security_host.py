@@ -82,6 +82,7 @@ class Host:
 
     address: tuple[str, int]
     seen: Seen
+    server: uvicorn.Server
 
     async def exchange(self, *parts: bytes) -> bytes:
         """Everything that comes back until the server closes; parts are sent one by one."""
@@ -99,6 +100,16 @@ class Host:
             yield reader, writer
         finally:
             writer.close()
+
+    def is_empty(self) -> bool:
+        """Whether the server has no connection."""
+        return not self.server.server_state.connections
+
+    async def closed(self) -> None:
+        """Returns once the server has no connection left."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not self.is_empty():  # noqa: ASYNC110 - uvicorn tells nobody
+                await asyncio.sleep(0.01)
 
 
 async def read_all(reader: asyncio.StreamReader) -> bytes:
@@ -130,7 +141,7 @@ async def hosting(settings: SecuritySettings | None = None) -> AsyncIterator[Hos
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve([listener]))
     try:
-        yield Host(listener.getsockname(), app.seen)
+        yield Host(listener.getsockname(), app.seen, server)
     finally:
         server.should_exit = server.force_exit = True
         await serving

@@ -73,7 +73,7 @@ async def test_a_failure_tells_an_id_and_nothing_else(caplog: pytest.LogCaptureF
     assert b"secret" not in answer.body
     assert answer.header("access-control-allow-origin") == ORIGIN
     [line] = [record for record in caplog.records if record.message == "a request failed"]
-    assert vars(line)["fields"]["error_id"] == problem["metadata"]["error_id"]  # type: ignore[attr-defined]
+    assert vars(line)["fields"]["error_id"] == problem["metadata"]["error_id"]
 
 
 class TestCors:
