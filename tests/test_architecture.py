@@ -16,9 +16,11 @@ ALLOWED: dict[str, set[str]] = {
     "messaging": {"kernel", "mongo"},
     "realtime": {"kernel"},
     "ledger": {"kernel", "mongo"},
+    "resources": {"kernel", "mongo", "rpc"},
     "auth": {"kernel", "mongo"},
     "wallet": {"kernel", "ledger"},
-    "credits": {"kernel", "mongo", "ledger"},
+    "credits": {"kernel", "mongo", "resources", "ledger"},
+    "catalog": {"kernel", "mongo", "resources"},
     "config": {"rpc"},
 }
 """What a part of the server may import beside itself. app, cli and __main__ may import all."""

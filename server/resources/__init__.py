@@ -1,0 +1,1 @@
+"""The resource engine: one declaration makes a listable, editable, restorable, versioned row."""
