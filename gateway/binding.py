@@ -232,7 +232,7 @@ def _require_json(content_type: str) -> None:
     ):
         raise Refusal(
             415,
-            "",
+            "MEDIA_TYPE_UNSUPPORTED",
             f"the body must be {_JSON} in UTF-8",
             headers=((b"accept", _JSON.encode()),),
         )

@@ -107,7 +107,9 @@ class Exchange:
     def refuse_coding(self) -> None:
         """A Refusal of a body that is compressed: what it unpacks to would have no bound."""
         if self.head.get(b"content-encoding", "identity").lower() != "identity":
-            raise Refusal(415, "", "bodies are taken without a content coding")
+            raise Refusal(
+                415, "MEDIA_TYPE_UNSUPPORTED", "bodies are taken without a content coding"
+            )
 
     @property
     def is_read(self) -> bool:

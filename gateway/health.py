@@ -30,7 +30,9 @@ def health_pages(upstream: Upstream) -> Mapping[str, ASGIApp]:
 async def _answer(scope: Scope, send: Send, *, is_well: bool) -> None:
     status, headers, body = 200, _HEADERS, _OK
     if scope["method"] not in {"GET", "HEAD"}:
-        not_allowed = Refusal(405, "", "this is read with GET", headers=((b"allow", b"GET, HEAD"),))
+        not_allowed = Refusal(
+            405, "VERB_NOT_ALLOWED", "this is read with GET", headers=((b"allow", b"GET, HEAD"),)
+        )
         status, headers, body = not_allowed.answer()
     elif not is_well:
         status, headers, body = unavailable().answer()

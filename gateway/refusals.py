@@ -46,7 +46,6 @@ HTTP_STATUS: Final[Mapping[grpc.StatusCode, int]] = {
 STATUS_OF_REASON: Final[Mapping[str, int]] = {
     "ETAG_MISMATCH": 412,
     "MESSAGE_TOO_LARGE": 413,
-    "LEDGER_IMMUTABLE": 405,
 }
 """Where HTTP has a word of its own, whatever the code."""
 

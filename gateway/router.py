@@ -71,7 +71,7 @@ class Router:
             raise _with_allow(is_immutable(), found)
         if found is None:
             raise _nothing_here()
-        raise _with_allow(Refusal(405, "", f"{verb} is not for this path"), found)
+        raise _with_allow(Refusal(405, "VERB_NOT_ALLOWED", f"{verb} is not for this path"), found)
 
 
 def _without_suffix(raw: list[str], found: Found[Endpoint]) -> list[str]:
@@ -84,7 +84,7 @@ def _without_suffix(raw: list[str], found: Found[Endpoint]) -> list[str]:
 
 
 def _nothing_here() -> Refusal:
-    return Refusal(404, "", "there is nothing at this path")
+    return Refusal(404, "ROUTE_NOT_FOUND", "there is nothing at this path")
 
 
 def _with_allow(refusal: Refusal, found: Found[Endpoint] | None) -> Refusal:

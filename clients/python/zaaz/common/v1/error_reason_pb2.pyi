@@ -53,6 +53,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ORIGIN_NOT_ALLOWED: _ErrorReason.ValueType  # 8
     """Pages of this origin may not call over REST. {}"""
+    ERROR_REASON_ROUTE_NOT_FOUND: _ErrorReason.ValueType  # 9
+    """REST has nothing at this path. {}"""
+    ERROR_REASON_VERB_NOT_ALLOWED: _ErrorReason.ValueType  # 10
+    """REST has something at this path, and not for this verb; Allow says for
+    which. {}
+    """
+    ERROR_REASON_LEDGER_IMMUTABLE: _ErrorReason.ValueType  # 11
+    """The ledger alone writes these rows; over REST they are read. {}"""
+    ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: _ErrorReason.ValueType  # 12
+    """A body over REST is not JSON in UTF-8, or is compressed. {}"""
     ERROR_REASON_FIELD_INVALID: _ErrorReason.ValueType  # 20
     """A field breaks its rule; BadRequest names every such field.
     {"field": "page_size"}
@@ -243,6 +253,16 @@ one key. Retry-After says when to go on. {"limited": "address"}
 """
 ERROR_REASON_ORIGIN_NOT_ALLOWED: ErrorReason.ValueType  # 8
 """Pages of this origin may not call over REST. {}"""
+ERROR_REASON_ROUTE_NOT_FOUND: ErrorReason.ValueType  # 9
+"""REST has nothing at this path. {}"""
+ERROR_REASON_VERB_NOT_ALLOWED: ErrorReason.ValueType  # 10
+"""REST has something at this path, and not for this verb; Allow says for
+which. {}
+"""
+ERROR_REASON_LEDGER_IMMUTABLE: ErrorReason.ValueType  # 11
+"""The ledger alone writes these rows; over REST they are read. {}"""
+ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: ErrorReason.ValueType  # 12
+"""A body over REST is not JSON in UTF-8, or is compressed. {}"""
 ERROR_REASON_FIELD_INVALID: ErrorReason.ValueType  # 20
 """A field breaks its rule; BadRequest names every such field.
 {"field": "page_size"}
