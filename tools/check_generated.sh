@@ -1,11 +1,11 @@
 #!/bin/sh
-# Fails when the committed stubs are not what the .proto files generate.
+# Fails when the committed stubs and comments are not what the .proto files generate.
 set -eu
 cd "$(dirname "$0")/.."
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 buf generate --output "$made"
-for package in zaaz buf; do
-    diff -r -x __pycache__ -x py.typed "$made/clients/python/$package" "clients/python/$package" >&2 ||
-        { echo "the generated stubs are out of date: run 'make protos'" >&2; exit 1; }
+for folder in clients/python/zaaz clients/python/buf gateway/openapi/comments; do
+    diff -r -x __pycache__ -x py.typed "$made/$folder" "$folder" >&2 ||
+        { echo "the generated code is out of date: run 'make protos'" >&2; exit 1; }
 done
