@@ -18,7 +18,8 @@ from zaaz_client import (
     from_rpc_error,
     from_status,
 )
-from zaaz_client.errors import CLASS_BY_CODE, CLASS_BY_REASON, FieldInvalid, MessageTooLarge
+from zaaz_client.error_tables import CLASS_BY_CODE, CLASS_BY_REASON
+from zaaz_client.errors import FieldInvalid, MessageTooLarge
 
 from .peer import status
 
@@ -132,6 +133,8 @@ def test_only_what_may_succeed_later_is_retryable() -> None:
         "InternalError",
         "DependencyUnavailable",
         "Overloaded",
+        "RateLimited",
+        "TooManyWatchers",
         "DeadlineExceeded",
         "Draining",
         "Contention",

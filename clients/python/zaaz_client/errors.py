@@ -3,7 +3,9 @@
 
     ZaazError                      code, reason, message, metadata, violations, retry_delay
      |- Unavailable                nobody answers; retry
-     |   |- DependencyUnavailable  Overloaded  Draining  Stalled (the SDK gave up waiting)
+     |   |- DependencyUnavailable  Draining  Stalled (the SDK gave up waiting)
+     |   |- Overloaded
+     |       |- RateLimited  TooManyWatchers
      |- DeadlineExceeded           may have taken effect; retry with the same request_id
      |- InternalError              retry with the same request_id; metadata has error_id
      |   |- ProtocolError          the peer's answer makes no sense (found by the SDK)
@@ -11,28 +13,35 @@
      |   |- FieldInvalid  MalformedId  MalformedMessage  MessageTooLarge  PageTokenInvalid
      |   |- UpdateMaskInvalid  AmountOutOfRange  OccurredTimeOutOfRange  FrameSizeInvalid
      |   |- StreamNotOpen  StreamAlreadyOpen  MethodUnimplemented
+     |   |- FilterInvalid  OrderByInvalid  ExpandInvalid  FieldImmutable
+     |   |- VerbNotAllowed  MediaTypeUnsupported
      |- AccessRefused              change the key
      |   |- CredentialsMissing  CredentialsInvalid  ApiKeyExpired  ApiKeyRevoked
-     |   |- ScopeMissing  MethodClosed
+     |   |- ScopeMissing  MethodClosed  OriginNotAllowed
      |- NotFound
      |   |- WalletNotFound  TransactionNotFound  UsageNotFound  PriceNotFound
      |   |- FeatureEndpointNotFound  HoldNotFound  ApiKeyNotFound  RejectedUsageNotFound
+     |   |- ResourceNotFound  ReferenceNotFound  RouteNotFound
      |- KeyReused                  same key, another payload
      |   |- RequestIdReused  UsageKeyReused
      |- Conflict                   the state is not what the request assumes
      |   |- Contention (retry)  EtagMismatch  AlreadyReversed  NotReversible
-     |   |- OffsetOutOfRange  WriterFenced
+     |   |- OffsetOutOfRange  WriterFenced  HoldEnded  ResyncRequired
+     |   |- AlreadyExists  StillReferenced  Cycle  ActiveRequired  LedgerImmutable
      |- CreditsRefused             the wallet does not allow it
-     |   |- InsufficientCredits  WalletExpired  TooManyGrants
+     |   |- InsufficientCredits  WalletExpired  TooManyGrants  TooManyHolds
+     |- UsageRefused               switched off, or too large for the user's tier
+     |   |- FeatureEndpointInactive  FeatureInactive  AiModelInactive  WordLimitExceeded
      |- StreamClosed               send() after close(), or the client was closed
      |- BufferFull                 send_nowait() found no room
 
-One class for each value of `zaaz.common.v1.ErrorReason`. A reason that is
-newer than this SDK arrives as the class of its gRPC code, so that catching a
-family keeps working.
+One class for each value of `zaaz.common.v1.ErrorReason`; those of the
+catalog, of rows that are edited and of REST are in `resource_errors`. A reason
+that is newer than this SDK arrives as the class of its gRPC code, so that
+catching a family keeps working.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import ClassVar, Final
@@ -131,6 +140,18 @@ class Overloaded(Unavailable):
     """The server queues no more work for now."""
 
     reasons = ("OVERLOADED",)
+
+
+class RateLimited(Overloaded):
+    """Too many requests in too short a time."""
+
+    reasons = ("RATE_LIMITED",)
+
+
+class TooManyWatchers(Overloaded):
+    """As many watch on this server as may; metadata has the `limit`."""
+
+    reasons = ("TOO_MANY_WATCHERS",)
 
 
 class Draining(Unavailable):
@@ -277,6 +298,12 @@ class MethodClosed(AccessRefused):
     reasons = ("METHOD_CLOSED",)
 
 
+class OriginNotAllowed(AccessRefused):
+    """Pages of this origin may not call."""
+
+    reasons = ("ORIGIN_NOT_ALLOWED",)
+
+
 class NotFound(ZaazError):
     """What the request names does not exist."""
 
@@ -386,6 +413,18 @@ class WriterFenced(Conflict):
     reasons = ("WRITER_FENCED",)
 
 
+class HoldEnded(Conflict):
+    """The hold was captured, released or expired before; metadata has its `state`."""
+
+    reasons = ("HOLD_ENDED",)
+
+
+class ResyncRequired(Conflict):
+    """A resume token is too old, or of another wallet: watch anew without one."""
+
+    reasons = ("RESYNC_REQUIRED",)
+
+
 class CreditsRefused(ZaazError):
     """The wallet does not allow it."""
 
@@ -423,40 +462,19 @@ class TooManyGrants(CreditsRefused):
     reasons = ("TOO_MANY_GRANTS",)
 
 
+class TooManyHolds(CreditsRefused):
+    """The wallet has as many active holds as a wallet may."""
+
+    reasons = ("TOO_MANY_HOLDS",)
+
+
+class UsageRefused(ZaazError):
+    """What is asked for is switched off, or too large for the user's tier."""
+
+
 class StreamClosed(ZaazError):
     """The stream was closed, or the client under it."""
 
 
 class BufferFull(ZaazError):
     """`send_nowait` found no room: await `send`, or try again later."""
-
-
-def _family(root: type[ZaazError]) -> Iterator[type[ZaazError]]:
-    yield root
-    for child in root.__subclasses__():
-        yield from _family(child)
-
-
-CLASS_BY_REASON: Final[Mapping[str, type[ZaazError]]] = {
-    reason: kind for kind in _family(ZaazError) for reason in kind.__dict__.get("reasons", ())
-}
-
-CLASS_BY_CODE: Final[Mapping[StatusCode, type[ZaazError]]] = {
-    StatusCode.UNAVAILABLE: Unavailable,
-    StatusCode.CANCELLED: Unavailable,
-    StatusCode.RESOURCE_EXHAUSTED: Overloaded,
-    StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
-    StatusCode.INTERNAL: InternalError,
-    StatusCode.UNKNOWN: InternalError,
-    StatusCode.DATA_LOSS: InternalError,
-    StatusCode.INVALID_ARGUMENT: InvalidRequest,
-    StatusCode.OUT_OF_RANGE: InvalidRequest,
-    StatusCode.UNIMPLEMENTED: MethodUnimplemented,
-    StatusCode.UNAUTHENTICATED: AccessRefused,
-    StatusCode.PERMISSION_DENIED: AccessRefused,
-    StatusCode.NOT_FOUND: NotFound,
-    StatusCode.ALREADY_EXISTS: KeyReused,
-    StatusCode.ABORTED: Conflict,
-    StatusCode.FAILED_PRECONDITION: Conflict,
-}
-"""For statuses without a reason that this SDK knows. CANCELLED here is the peer's doing."""

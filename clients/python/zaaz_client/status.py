@@ -9,9 +9,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 
+from zaaz_client.error_tables import CLASS_BY_CODE, CLASS_BY_REASON
 from zaaz_client.errors import (
-    CLASS_BY_CODE,
-    CLASS_BY_REASON,
     ErrorDetails,
     FieldViolation,
     MessageTooLarge,
