@@ -49,6 +49,7 @@ async def serving(data_dir: Path) -> AsyncIterator[Served]:
         **{name: text for name, text in os.environ.items() if not name.startswith("ZAAZ_")},
         "ZAAZ_GRPC_ADDRESS": "127.0.0.1:0",
         "ZAAZ_METRICS_ADDRESS": "",
+        "ZAAZ_REST_ADDRESS": "off",
         "ZAAZ_DATA_DIR": str(data_dir),
         "ZAAZ_LOG_LEVEL": "WARNING",
     }

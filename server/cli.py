@@ -19,6 +19,7 @@ from server.credits.prices.store import PriceStore
 from server.kernel.clock import system_clock
 from server.kernel.errors import DomainError
 from server.mongo.errors import DatabaseUnavailable, EmbeddedMongodFailed, IndexConflict
+from server.rest import rest_beside
 from server.rpc.logs import EventLog, configure_logging
 from server.rpc.server import CannotServeError
 
@@ -64,10 +65,11 @@ async def _run(settings: Settings, logs: EventLog) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings, logs) as served:
+    async with running(settings, logs) as served, rest_beside(settings, served.address) as rest:
         _calm_collector()
-        ready = {"ready": True, "grpc": str(served.address), "api_key": served.api_key}
-        _say({**ready, "data_dir": str(settings.data_dir.resolve())})
+        ready = {"ready": True, "grpc": str(served.address), "rest": rest}
+        data_dir = str(settings.data_dir.resolve())
+        _say({**ready, "api_key": served.api_key, "data_dir": data_dir})
         waits = {
             asyncio.create_task(stop.wait()),
             asyncio.create_task(served.background.failed.wait()),

@@ -16,6 +16,9 @@ from server.rpc.logs import LEVELS
 PREFIX: Final = "ZAAZ_"
 CLIENT_SETTINGS: Final = frozenset({"ZAAZ_TARGET", "ZAAZ_API_KEY"})
 """Read by the SDK and its command, so they may be set beside the server's."""
+GATEWAY_PREFIX: Final = "ZAAZ_REST_"
+GATEWAY_SETTINGS: Final = frozenset({"ZAAZ_GRPC_TARGET", "ZAAZ_GRPC_CA", "ZAAZ_GRPC_SERVER_NAME"})
+"""Read by the gateway, which refuses what it does not know under its prefix."""
 
 MIN_SECRET_CHARACTERS: Final = 32
 REFLECTION_MODES: Final = ("auto", "on", "off")
@@ -46,7 +49,7 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """The settings in `environment`; SettingsError naming every one that is wrong."""
         given = {name: text for name, text in environment.items() if name.startswith(PREFIX)}
-        problems = [_unknown(name) for name in sorted(given.keys() - NAMES - CLIENT_SETTINGS)]
+        problems = [_unknown(name) for name in sorted(given) if not _is_known(name)]
         values: dict[str, Any] = {}
         for name in sorted(given.keys() & NAMES):
             try:
@@ -84,6 +87,10 @@ def _is_exposed(settings: Settings) -> bool:
     return not loopback and settings.plaintext != TRUSTED_NETWORK
 
 
+def _is_known(name: str) -> bool:
+    return name in NAMES | CLIENT_SETTINGS | GATEWAY_SETTINGS or name.startswith(GATEWAY_PREFIX)
+
+
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, NAMES, n=1)
     return f"{name} is no setting" + (f"; is {near[0]} meant?" if near else "")
@@ -99,6 +106,10 @@ def _address(text: str) -> str:
 
 def _address_or_off(text: str) -> str:
     return _address(text) if text else ""
+
+
+def _rest_address(text: str) -> str:
+    return "" if text in {"", "off"} else _address(text)
 
 
 def _directory(text: str) -> Path:
@@ -148,7 +159,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 _PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
     "ZAAZ_GRPC_ADDRESS": _address,
-    "ZAAZ_REST_ADDRESS": _address,
+    "ZAAZ_REST_ADDRESS": _rest_address,
     "ZAAZ_METRICS_ADDRESS": _address_or_off,
     "ZAAZ_DATA_DIR": _directory,
     "ZAAZ_MONGO_URL": _mongo_url,

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from server.config import CLIENT_SETTINGS, NAMES, Settings, SettingsError
+from gateway.config import NAMES as GATEWAY_NAMES
+from gateway.config import Settings as GatewaySettings
+from server.config import (
+    CLIENT_SETTINGS,
+    GATEWAY_PREFIX,
+    GATEWAY_SETTINGS,
+    NAMES,
+    Settings,
+    SettingsError,
+)
 
 EXAMPLE = Path(__file__).parent.parent / ".env.example"
 SECRET = "s" * 32
@@ -24,15 +33,22 @@ def example() -> dict[str, str]:
 
 
 def test_the_example_lists_every_setting_with_its_default() -> None:
-    assert example().keys() == NAMES
+    assert example().keys() == NAMES | GATEWAY_NAMES
     assert Settings.from_environment(example()) == Settings()
+    assert GatewaySettings.from_environment(example()) == GatewaySettings()
+
+
+def test_the_server_knows_the_gateways_settings_from_its_own() -> None:
+    others = {name for name in GATEWAY_NAMES - NAMES if not name.startswith(GATEWAY_PREFIX)}
+
+    assert others == GATEWAY_SETTINGS
 
 
 def test_the_example_explains_every_setting() -> None:
     paragraphs = EXAMPLE.read_text().strip().split("\n\n")[1:]
 
     assert all(paragraph.startswith("# ") for paragraph in paragraphs)
-    assert set(re.findall(r"^(ZAAZ_\w+)=", "\n".join(paragraphs), re.MULTILINE)) == NAMES
+    assert set(re.findall(r"^(ZAAZ_\w+)=", "\n".join(paragraphs), re.MULTILINE)) == set(example())
 
 
 def test_nothing_set_is_the_default() -> None:

@@ -48,6 +48,7 @@ class Command:
             "data_dir": str(data_dir),
             "grpc_address": "127.0.0.1:0",
             "metrics_address": "",
+            "rest_address": "off",
             **settings,
         }
         self._log = log
