@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
+from bson import ObjectId
+
 from server.kernel.clock import iso
 from server.kernel.errors import DomainError, Reason
 from server.kernel.money import MAX_MICROS, MICROS, in_range
@@ -49,10 +51,14 @@ class ModelPrices(NamedTuple):
 
 
 class ModelVersion(NamedTuple):
-    """A model's prices from a time on. None: it has no price from then on."""
+    """A model's prices from a time on. None: it has no price from then on.
+
+    `history_id` of every version: the history row that says so, None outside a database.
+    """
 
     effective_time_ms: int
     prices: ModelPrices | None
+    history_id: ObjectId | None = None
 
 
 class CreditPriceVersion(NamedTuple):
@@ -60,6 +66,7 @@ class CreditPriceVersion(NamedTuple):
 
     effective_time_ms: int
     credit_price_micros: int
+    history_id: ObjectId | None = None
 
 
 class ProfitVersion(NamedTuple):
@@ -70,6 +77,15 @@ class ProfitVersion(NamedTuple):
 
     effective_time_ms: int
     profit_ppm: int | None
+    history_id: ObjectId | None = None
+
+
+class PriceVersionIds(NamedTuple):
+    """The history rows that a charge goes by. None: nothing was in force."""
+
+    ai_model_history_id: ObjectId | None
+    billing_setting_history_id: ObjectId | None
+    credits_profit_history_id: ObjectId | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +106,19 @@ _T = TypeVar("_T")
 
 
 class _Timeline(NamedTuple, Generic[_T]):
-    """What is in force when: `values[bisect_right(times, time)]`, None before the first time."""
+    """What is in force when: `values[bisect_right(times, time)]`, None before the first time.
+
+    `history_ids` are of the same places.
+    """
 
     times: tuple[int, ...]
     values: tuple[_T | None, ...]
+    history_ids: tuple[ObjectId | None, ...]
+
+    def history_id(self, time_ms: int) -> ObjectId | None:
+        """The row that says what is in force; None for nothing."""
+        place = bisect_right(self.times, time_ms)
+        return None if self.values[place] is None else self.history_ids[place]
 
 
 class _Bands(NamedTuple):
@@ -112,11 +137,11 @@ class PriceBook:
         """ValueError for versions out of order or amounts that make no price."""
         self.prices = prices
         self._models = {
-            value: _timeline((time, model and _bands(model)) for time, model in versions)
+            value: _timeline((time, model and _bands(model), row) for time, model, row in versions)
             for value, versions in prices.models.items()
         }
         self._credit_prices = _timeline(
-            (time, _checked(price, minimum=1)) for time, price in prices.credit_prices
+            (time, _checked(price, minimum=1), row) for time, price, row in prices.credit_prices
         )
         self._profits = _profit_timeline(prices.profits)
         self._model_profits = {
@@ -146,7 +171,7 @@ class PriceBook:
         # Runs once per usage event: written out, no calls that it can do without.
         model = self._models.get(ai_model)
         bands = model and model[1][bisect_right(model[0], occurred_time_ms)]
-        times, credit_prices = self._credit_prices
+        times, credit_prices, _ = self._credit_prices
         credit_price = credit_prices[bisect_right(times, occurred_time_ms)]
         profit_ppm = self._profit_ppm(ai_model, occurred_time_ms)
         if bands is None or credit_price is None or profit_ppm is None:
@@ -181,28 +206,39 @@ class PriceBook:
             profit_ppm,
         )
 
+    def versions(self, ai_model: str, time_ms: int) -> PriceVersionIds:
+        """The versions that `charge` goes by at that time."""
+        model = self._models.get(ai_model)
+        own = self._model_profits.get(ai_model)
+        return PriceVersionIds(
+            model and model.history_id(time_ms),
+            self._credit_prices.history_id(time_ms),
+            (own and own.history_id(time_ms)) or self._profits.history_id(time_ms),
+        )
+
     def _profit_ppm(self, ai_model: str, time_ms: int) -> int | None:
         own = self._model_profits.get(ai_model)
         if own:
             profit_ppm = own[1][bisect_right(own[0], time_ms)]
             if profit_ppm is not None:
                 return profit_ppm
-        times, profits = self._profits
+        times, profits, _ = self._profits
         return profits[bisect_right(times, time_ms)]
 
 
-def _timeline(versions: Iterable[tuple[int, _T | None]]) -> _Timeline[_T]:
+def _timeline(versions: Iterable[tuple[int, _T | None, ObjectId | None]]) -> _Timeline[_T]:
     versions = tuple(versions)
-    times = tuple(time for time, _ in versions)
+    times = tuple(time for time, _, _ in versions)
     if any(later < earlier for earlier, later in pairwise(times)):
         raise ValueError("versions must be in the order of their effective times")
-    return _Timeline(times, (None, *(value for _, value in versions)))
+    values = (None, *(value for _, value, _ in versions))
+    return _Timeline(times, values, (None, *(row for _, _, row in versions)))
 
 
 def _profit_timeline(versions: Iterable[ProfitVersion]) -> _Timeline[int]:
     return _timeline(
-        (time, None if profit_ppm is None else _checked(profit_ppm))
-        for time, profit_ppm in versions
+        (time, None if profit_ppm is None else _checked(profit_ppm), row)
+        for time, profit_ppm, row in versions
     )
 
 
