@@ -12,6 +12,7 @@ What answers a route follows from its method's shape:
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from google.protobuf.descriptor import FileDescriptor
 from starlette.types import ASGIApp
@@ -23,6 +24,7 @@ from gateway.health import health_pages
 from gateway.router import Endpoint, Router
 from gateway.routes import Route, contract_files, routes_of
 from gateway.security import SecuritySettings, secured
+from gateway.streaming import MAX_UPLOAD_BYTES, Download, Upload, is_download, is_upload
 from gateway.templates import parse_template
 from gateway.unary import Unary
 from gateway.upstream import Upstream
@@ -37,14 +39,37 @@ def build(
     """
     routes = routes_of(contract_files() if files is None else files)
     router = Router(_endpoints(routes, upstream), health_pages(upstream))
-    return secured(router, security)
+    return secured(router, _with_upload_limits(security, routes))
 
 
 def _endpoints(routes: Iterable[Route], upstream: Upstream) -> Iterator[tuple[Route, Endpoint]]:
     encoders, decoders = Encoders(), Decoders()
     for route in routes:
-        method = route.method
-        if method.client_streaming or method.server_streaming:
-            continue
         binding = Binding(route, parse_template(route.path), decoders)
-        yield route, Unary(route, binding, encoders, upstream)
+        endpoint = _endpoint(route, binding, encoders, upstream)
+        if endpoint is not None:
+            yield route, endpoint
+
+
+def _endpoint(
+    route: Route, binding: Binding, encoders: Encoders, upstream: Upstream
+) -> Endpoint | None:
+    if is_upload(route):
+        return Upload(route, binding, encoders, upstream)
+    if is_download(route):
+        return Download(route, binding, upstream)
+    if route.method.client_streaming or route.method.server_streaming:
+        return None
+    return Unary(route, binding, encoders, upstream)
+
+
+def _with_upload_limits(security: SecuritySettings, routes: Iterable[Route]) -> SecuritySettings:
+    """Uploads are never held, so they may be larger than what is."""
+    limits = (
+        (_before_variables(each.path), MAX_UPLOAD_BYTES) for each in filter(is_upload, routes)
+    )
+    return replace(security, body_limits=(*limits, *security.body_limits))
+
+
+def _before_variables(path: str) -> str:
+    return path.partition("{")[0]

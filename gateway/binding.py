@@ -55,7 +55,8 @@ class Binding:
         self._variables = [_Place(request, each) for each in template.variables]
         self._query = None if route.body == WHOLE else _query(route, self._variables)
         self._body = route.body
-        self._read = _reader(request, route.body, decoders)
+        streamed = route.method.client_streaming
+        self._read = None if streamed else _reader(request, route.body, decoders)
         self._mutates = route.verb not in _SAFE
         self._has_request_id = self._mutates and _is_string(request, REQUEST_ID)
         self._etag_in = _etag_place(request, route.body)
@@ -72,6 +73,13 @@ class Binding:
         self.bind_address(request, exchange, segments)
         if self._masks:
             self._fill_mask(request, document)
+        self._apply_if_match(request, exchange)
+        return Bound(request, self._apply_key(request, exchange))
+
+    def bind_opening(self, exchange: Exchange, segments: Sequence[str]) -> Bound:
+        """The message without the body, which then follows in pieces. A Refusal if it is none."""
+        request = self._new()
+        self.bind_address(request, exchange, segments)
         self._apply_if_match(request, exchange)
         return Bound(request, self._apply_key(request, exchange))
 

@@ -30,7 +30,7 @@ class Unary:
     ) -> None:
         self._binding = binding
         self._call = upstream.unary(route.method)
-        self._render = _renderer(route, encoders)
+        self._render = renderer(route, encoders)
         self._etag = preconditions.etag_of(route.method.output_type)
 
     async def __call__(self, exchange: Exchange, segments: Sequence[str]) -> None:
@@ -72,11 +72,11 @@ async def _answer(exchange: Exchange, body: bytes, etag: str, headers: HeaderLis
     await exchange.answer(_OK, headers, body)
 
 
-def timeout_seconds(exchange: Exchange) -> float:
-    """How long the caller waits: X-Request-Timeout in seconds, or this gateway's own bound."""
+def timeout_seconds(exchange: Exchange, default: float = DEFAULT_TIMEOUT_SECONDS) -> float:
+    """How long the caller waits: X-Request-Timeout in seconds, or `default`."""
     given = exchange.head.get(b"x-request-timeout")
     if given is None:
-        return DEFAULT_TIMEOUT_SECONDS
+        return default
     seconds = float(given) if _SECONDS.fullmatch(given) else 0.0
     if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
         limit = f"above 0 and up to {MAX_TIMEOUT_SECONDS:g}"
@@ -84,7 +84,7 @@ def timeout_seconds(exchange: Exchange) -> float:
     return seconds
 
 
-def _renderer(route: Route, encoders: Encoders) -> Any:
+def renderer(route: Route, encoders: Encoders) -> Any:
     """What makes content type and body of a response."""
     output = route.method.output_type
     if output.full_name == HTTP_BODY:

@@ -30,7 +30,7 @@ async def test_says_one_line_and_serves(new_command: NewCommand, tmp_path: Path)
 
     assert over.code == 0
     assert over.lines == [ready]
-    assert set(ready) == {"ready", "grpc", "api_key", "data_dir"}
+    assert set(ready) == {"ready", "grpc", "rest", "api_key", "data_dir"}
     assert ready["ready"] is True
     assert ready["data_dir"] == str(tmp_path / "data")
     assert Path(ready["data_dir"]).is_absolute()
