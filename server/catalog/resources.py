@@ -1,0 +1,46 @@
+"""What features and their endpoints are, for the resource engine."""
+
+from typing import Final
+
+from zaaz.catalog.v1.feature_endpoint_pb2 import FeatureEndpoint, FeatureEndpointHistory
+from zaaz.catalog.v1.feature_pb2 import Feature
+
+from server.resources.model import History, Reference, Resource, Unique
+
+FEATURES: Final = Resource(
+    Feature,
+    "features",
+    unique=(Unique(("value",)),),
+    references=(Reference("parent_id", "features", expand="parent"),),
+    filterable=(
+        "value",
+        "parent_id",
+        "type",
+        "sequence",
+        "is_active",
+        "created_time",
+        "updated_time",
+    ),
+    sortable=("name", "value", "sequence", "created_time", "updated_time"),
+    searchable=("name", "value"),
+    output_only=("parent",),
+)
+
+FEATURE_ENDPOINTS: Final = Resource(
+    FeatureEndpoint,
+    "feature_endpoints",
+    unique=(Unique(("value",)),),
+    references=(Reference("feature_id", "features", expand="feature"),),
+    filterable=("value", "feature_id", "method", "is_active", "created_time", "updated_time"),
+    sortable=("name", "value", "created_time", "updated_time"),
+    searchable=("name", "value"),
+    output_only=("feature",),
+    immutable=("value",),
+    history=History(
+        FeatureEndpointHistory,
+        "feature_endpoint_histories",
+        "feature_endpoint_id",
+        scheduled=("credits_micros",),
+        filterable=("value",),
+    ),
+)

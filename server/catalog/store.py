@@ -1,0 +1,125 @@
+"""What the book of endpoints is read from, and the mark that it has to be read again."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from bson import ObjectId
+from zaaz.catalog.v1.feature_endpoint_pb2 import HttpMethod
+
+from server.catalog.endpoints import (
+    EndpointBook,
+    EndpointRow,
+    EndpointVersion,
+    FeatureNode,
+    WordLimit,
+)
+from server.catalog.resources import FEATURE_ENDPOINTS, FEATURES
+from server.mongo.database import Database
+from server.mongo.errors import reachable
+from server.mongo.schema import Collection
+from server.mongo.transaction import Tx
+
+REVISIONS: Final = "catalog_revisions"
+SLOTS: Final = 16
+"""Rows that count changes, so that two changes at once seldom write the same one."""
+
+MAX_ROWS: Final = 20_000
+"""Features, and endpoints, that are read into a book."""
+
+MAX_VERSIONS: Final = 100_000
+"""History rows that are read into a book: the latest ones."""
+
+HISTORIES: Final = "feature_endpoint_histories"
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+COLLECTIONS = (Collection(REVISIONS),)
+
+Document = dict[str, Any]
+Revision = tuple[tuple[int, int], ...]
+
+
+class CatalogStore:
+    """The catalog's collections, as far as the book goes. Every method: DatabaseUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def revision(self) -> Revision:
+        """Another one after every change that was marked."""
+        with reachable():
+            rows = await self._database.collection(REVISIONS).find({}).to_list()
+        return tuple(sorted((row["_id"], row["count"]) for row in rows))
+
+    async def load_book(self) -> EndpointBook:
+        """The book of what there is."""
+        features = await self._find(
+            FEATURES.collection, {}, "value", "parent_id", "is_active", "is_deleted", "max_word"
+        )
+        endpoints = await self._find(
+            FEATURE_ENDPOINTS.collection,
+            {"is_deleted": False},
+            *("value", "feature_id", "is_active", "max_word"),
+            *("captured_parts", "method", "endpoint"),
+        )
+        versions = await self._versions()
+        return EndpointBook(
+            {row["_id"]: _feature(row) for row in features},
+            map(_endpoint, endpoints),
+            map(_version, versions),
+        )
+
+    async def _find(self, name: str, query: Document, *fields: str) -> list[Document]:
+        with reachable():
+            cursor = self._database.collection(name).find(query, dict.fromkeys(fields, 1))
+            return await cursor.limit(MAX_ROWS).to_list()
+
+    async def _versions(self) -> list[Document]:
+        """In the order in which they were written."""
+        fields = ("feature_endpoint_id", "value", "credits_micros", "effective_time", "is_deleted")
+        with reachable():
+            cursor = self._database.collection(HISTORIES).find({}, dict.fromkeys(fields, 1))
+            latest = cursor.sort([("created_time", -1), ("_id", -1)]).limit(MAX_VERSIONS)
+            return (await latest.to_list())[::-1]
+
+
+async def mark_changed(tx: Tx, row_id: ObjectId) -> None:
+    """Counts a change of this row, in the transaction that makes it."""
+    slot = row_id.binary[-1] % SLOTS
+    await tx.update(REVISIONS, [{"q": {"_id": slot}, "u": {"$inc": {"count": 1}}, "upsert": True}])
+
+
+def _feature(row: Mapping[str, Any]) -> FeatureNode:
+    is_active = row.get("is_active", False) and not row["is_deleted"]
+    return FeatureNode(row["value"], row.get("parent_id"), is_active, _limit(row))
+
+
+def _endpoint(row: Mapping[str, Any]) -> EndpointRow:
+    method = row.get("method", 0)
+    return EndpointRow(
+        row["_id"],
+        row["value"],
+        row["feature_id"],
+        row.get("is_active", False),
+        _limit(row),
+        frozenset(row.get("captured_parts", ())),
+        HttpMethod.Name(method).removeprefix("HTTP_METHOD_") if method else "",
+        row.get("endpoint", ""),
+    )
+
+
+def _version(row: Mapping[str, Any]) -> EndpointVersion:
+    return EndpointVersion(
+        row["_id"],
+        row["feature_endpoint_id"],
+        row["value"],
+        (row["effective_time"] - _EPOCH) // timedelta(milliseconds=1),
+        row.get("credits_micros"),
+        row.get("is_deleted", False),
+    )
+
+
+def _limit(row: Mapping[str, Any]) -> WordLimit | None:
+    limit = row.get("max_word")
+    return None if limit is None else WordLimit(limit.get("free", 0), limit.get("paid", 0))
