@@ -100,7 +100,7 @@ class GetStatementRequest(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """The first moment after it. Unset: now."""
+        """The first moment after it. Unset or later than now: what is written by now."""
 
     def __init__(
         self,
@@ -227,7 +227,10 @@ class SignedHead(_message.Message):
     key_id: _builtins.str
     """Of ListSigningKeys."""
     signature: _builtins.bytes
-    """Ed25519 over the canonical form of the fields above (ARCHITECTURE.md)."""
+    """Ed25519 over the canonical form of the fields above: a JSON array without
+    white space of the version 1 and the fields in their order, the time in
+    milliseconds.
+    """
     @_builtins.property
     def signed_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -261,7 +264,7 @@ class GetTrialBalanceRequest(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Unset: now."""
+        """Unset or later than now: what is written by now."""
 
     def __init__(
         self,

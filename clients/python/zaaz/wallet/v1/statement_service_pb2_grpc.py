@@ -80,8 +80,9 @@ class StatementServiceServicer:
 
     def GetTrialBalance(self, request, context):
         """Every account's movements over a period, all wallets together. They sum to
-        zero, or the books are wrong.
-        Errors: FIELD_INVALID.
+        zero, or the books are wrong. Up to 1,000,000 transactions at a time.
+        Errors: FIELD_INVALID (a period with more too), AMOUNT_OUT_OF_RANGE,
+        DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,6 +90,7 @@ class StatementServiceServicer:
 
     def ListSigningKeys(self, request, context):
         """The public keys that statements are signed with.
+        Errors: PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,11 +44,14 @@ class StatementServiceStub:
     """
     GetTrialBalance: _grpc.UnaryUnaryMultiCallable[_statement_service_pb2.GetTrialBalanceRequest, _statement_service_pb2.GetTrialBalanceResponse]
     """Every account's movements over a period, all wallets together. They sum to
-    zero, or the books are wrong.
-    Errors: FIELD_INVALID.
+    zero, or the books are wrong. Up to 1,000,000 transactions at a time.
+    Errors: FIELD_INVALID (a period with more too), AMOUNT_OUT_OF_RANGE,
+    DEADLINE_EXCEEDED.
     """
     ListSigningKeys: _grpc.UnaryUnaryMultiCallable[_statement_service_pb2.ListSigningKeysRequest, _statement_service_pb2.ListSigningKeysResponse]
-    """The public keys that statements are signed with."""
+    """The public keys that statements are signed with.
+    Errors: PAGE_TOKEN_INVALID.
+    """
 
 @_typing.type_check_only
 class StatementServiceAsyncStub(StatementServiceStub):
@@ -66,11 +69,14 @@ class StatementServiceAsyncStub(StatementServiceStub):
     """
     GetTrialBalance: _aio.UnaryUnaryMultiCallable[_statement_service_pb2.GetTrialBalanceRequest, _statement_service_pb2.GetTrialBalanceResponse]  # type: ignore[assignment]
     """Every account's movements over a period, all wallets together. They sum to
-    zero, or the books are wrong.
-    Errors: FIELD_INVALID.
+    zero, or the books are wrong. Up to 1,000,000 transactions at a time.
+    Errors: FIELD_INVALID (a period with more too), AMOUNT_OUT_OF_RANGE,
+    DEADLINE_EXCEEDED.
     """
     ListSigningKeys: _aio.UnaryUnaryMultiCallable[_statement_service_pb2.ListSigningKeysRequest, _statement_service_pb2.ListSigningKeysResponse]  # type: ignore[assignment]
-    """The public keys that statements are signed with."""
+    """The public keys that statements are signed with.
+    Errors: PAGE_TOKEN_INVALID.
+    """
 
 class StatementServiceServicer(metaclass=_abc_1.ABCMeta):
     """What happened, and proof of it."""
@@ -103,8 +109,9 @@ class StatementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_statement_service_pb2.GetTrialBalanceResponse, _abc.Awaitable[_statement_service_pb2.GetTrialBalanceResponse]]:
         """Every account's movements over a period, all wallets together. They sum to
-        zero, or the books are wrong.
-        Errors: FIELD_INVALID.
+        zero, or the books are wrong. Up to 1,000,000 transactions at a time.
+        Errors: FIELD_INVALID (a period with more too), AMOUNT_OUT_OF_RANGE,
+        DEADLINE_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -113,6 +120,8 @@ class StatementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _statement_service_pb2.ListSigningKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_statement_service_pb2.ListSigningKeysResponse, _abc.Awaitable[_statement_service_pb2.ListSigningKeysResponse]]:
-        """The public keys that statements are signed with."""
+        """The public keys that statements are signed with.
+        Errors: PAGE_TOKEN_INVALID.
+        """
 
 def add_StatementServiceServicer_to_server(servicer: StatementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
