@@ -23,12 +23,16 @@ from zaaz.wallet.v1.wallet_service_pb2_grpc import add_WalletServiceServicer_to_
 from server.auth.service import AuthService
 from server.auth.servicer import AuthServicer
 from server.auth.store import COLLECTIONS as AUTH_COLLECTIONS
+from server.catalog.source import EndpointBookSource
+from server.catalog.store import COLLECTIONS as CATALOG_COLLECTIONS
+from server.catalog.store import CatalogStore
 from server.config import MIN_SECRET_CHARACTERS, Settings
 from server.credits.events import EventReader
 from server.credits.prices.seeding import seed
 from server.credits.prices.source import PriceBookSource
 from server.credits.prices.store import COLLECTIONS as PRICE_COLLECTIONS
 from server.credits.prices.store import PriceStore
+from server.credits.pricing import Pricing
 from server.credits.rejections import RejectionRoom
 from server.credits.servicer import CreditsServicer
 from server.credits.usage_servicer import UsageServicer
@@ -70,6 +74,7 @@ LOCAL_CLIENT = "local"
 COLLECTIONS = (
     *LEDGER_COLLECTIONS,
     *PRICE_COLLECTIONS,
+    *CATALOG_COLLECTIONS,
     *AUTH_COLLECTIONS,
     *MESSAGING_COLLECTIONS,
 )
@@ -169,15 +174,20 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     ledger = Ledger(committer, store, clock)
     reader = LedgerReader(database, clock)
     tokens = PageTokens(settings.secret)
-    events = EventReader(lambda: prices.book, clock)
+    catalog = EndpointBookSource(CatalogStore(database))
+    await catalog.refresh()
+    pricing = Pricing(lambda: prices.book, lambda: catalog.book)
+    events = EventReader(pricing, clock)
     room = RejectionRoom(reader, clock)
     rpc.add(add_AuthServiceServicer_to_server, AuthServicer(auth, tokens))
     rpc.add(add_WalletServiceServicer_to_server, WalletServicer(ledger, reader, tokens, clock))
-    rpc.add(add_CreditsServiceServicer_to_server, CreditsServicer(ledger, reader, tokens, clock))
+    credits_servicer = CreditsServicer(ledger, reader, pricing, tokens, clock)
+    rpc.add(add_CreditsServiceServicer_to_server, credits_servicer)
     usage = UsageServicer(ledger, reader, events, room, tokens, drain.started)
     rpc.add(add_UsageServiceServicer_to_server, usage)
     warm([usage_service_pb2.UsageFrame(events=[usage_service_pb2.UsageEvent()])])
     background.start("prices", prices.run())
+    background.start("catalog", catalog.run())
     background.start("keys", auth.run())
     background.start("messages", dispatcher.run())
     background.start("ledger", committer.run())

@@ -1,14 +1,13 @@
 """Usage events on their way from the contract's messages to the ledger, and back when refused."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from hashlib import blake2b
 
 from bson import ObjectId
 from zaaz.credits.v1 import usage_service_pb2 as pb
 
-from server.credits.prices.model import PriceBook
-from server.credits.servicer import endpoint_not_found
+from server.credits.pricing import Pricing
 from server.kernel.clock import DAY_MS, Clock, iso
 from server.kernel.errors import DomainError, Reason, field_invalid
 from server.kernel.ids import derived_id
@@ -32,10 +31,10 @@ MAX_AHEAD_MS = 5 * 60 * 1_000
 
 
 class EventReader:
-    """Prices events by the book in force and makes ledger items of them."""
+    """Prices events by what was in force and makes ledger items of them."""
 
-    def __init__(self, book: Callable[[], PriceBook], clock: Clock) -> None:
-        self._book = book
+    def __init__(self, pricing: Pricing, clock: Clock) -> None:
+        self._pricing = pricing
         self._clock = clock
 
     async def items(
@@ -61,7 +60,7 @@ class EventReader:
                 {"events": len(events), "limit": MAX_FRAME_EVENTS},
             )
         broken = await _broken(frame)
-        book, now_ms = self._book(), self._clock()
+        now_ms = self._clock()
         oldest_ms = (now_ms if came_ms is None else came_ms) - MAX_AGE_MS
         times = range(oldest_ms, now_ms + MAX_AHEAD_MS + 1)
 
@@ -73,7 +72,7 @@ class EventReader:
             keeper = partial(rejected_row, client_id, event) if keep else None
             settled = settles[place] if settles else None
             try:
-                use = _use(client_id, event, book, times)
+                use = _use(client_id, event, self._pricing, times)
             except DomainError as refusal:
                 return UsageItem(None, refusal, keeper, settled)
             return UsageItem(use, None, keeper, settled)
@@ -107,7 +106,7 @@ def _refusal(event: pb.UsageEvent) -> DomainError | None:
     return None
 
 
-def _use(client_id: str, event: pb.UsageEvent, book: PriceBook, times: range) -> Use:
+def _use(client_id: str, event: pb.UsageEvent, pricing: Pricing, times: range) -> Use:
     usage_key, user_id, ai_model = event.usage_key, event.user_id, event.ai_model
     occurred_ms = from_timestamp(event.occurred_time)
     usage = Usage(
@@ -123,20 +122,19 @@ def _use(client_id: str, event: pb.UsageEvent, book: PriceBook, times: range) ->
         dict(event.labels) if len(event.labels) else None,
     )
     if occurred_ms not in times:
-        raise _out_of_range(times)
-    if usage.feature_endpoint:
-        raise endpoint_not_found(usage.feature_endpoint)
-    if not ai_model:
+        raise out_of_range(times)
+    if not ai_model and not usage.feature_endpoint:
         raise field_invalid("ai_model", "is required where there is no feature_endpoint")
     if event.hold_id:
         raise DomainError(
             Reason.HOLD_NOT_FOUND, f"no hold has the id {event.hold_id}", {"hold_id": event.hold_id}
         )
-    charge = book.charge(ai_model, occurred_ms, *usage[3:7])
+    charge = pricing.charge(*usage[1:8])
     return Use(derived_id(client_id, user_id, usage_key), user_id, client_id, usage, charge)
 
 
-def _out_of_range(times: range) -> DomainError:
+def out_of_range(times: range) -> DomainError:
+    """OCCURRED_TIME_OUT_OF_RANGE: what the first and the last of `times` are."""
     oldest, newest = iso(times[0]), iso(times[-1])
     return DomainError(
         Reason.OCCURRED_TIME_OUT_OF_RANGE,

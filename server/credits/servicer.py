@@ -6,7 +6,9 @@ from typing import Any, TypeVar
 
 from zaaz.credits.v1 import credits_service_pb2 as pb
 from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceServicer
+from zaaz.ledger.v1.credits_transaction_pb2 import CreditsTransaction
 
+from server.credits.pricing import Pricing
 from server.kernel.clock import Clock
 from server.kernel.errors import DomainError, Reason
 from server.kernel.ids import parse_id
@@ -19,9 +21,9 @@ from server.ledger.messages import (
     usage_message,
     wallet_message,
 )
-from server.ledger.model import NEVER_MS
+from server.ledger.model import NEVER_MS, Entry
 from server.ledger.reader import LedgerReader
-from server.ledger.service import Caller, Details, Ledger
+from server.ledger.service import Caller, Details, Ledger, UsedEndpoint
 from server.rpc.errors import to_status
 
 MAX_PAGE_SIZE = 1_000
@@ -32,9 +34,15 @@ class CreditsServicer(CreditsServiceServicer):
     """Thin: the ledger moves the credits."""
 
     def __init__(
-        self, ledger: Ledger, reader: LedgerReader, page_tokens: PageTokens, clock: Clock
+        self,
+        ledger: Ledger,
+        reader: LedgerReader,
+        pricing: Pricing,
+        page_tokens: PageTokens,
+        clock: Clock,
     ) -> None:
         self._ledger = ledger
+        self._pricing = pricing
         self._reader = reader
         self._page_tokens = page_tokens
         self._clock = clock
@@ -88,7 +96,7 @@ class CreditsServicer(CreditsServiceServicer):
         size = page_size(request.page_size, MAX_PAGE_SIZE)
         page = await self._reader.entries(request.user_id, after, size)
         return pb.ListCreditsTransactionsResponse(
-            credits_transactions=[transaction_message(entry) for entry in page.rows],
+            credits_transactions=[self._transaction(entry) for entry in page.rows],
             next_page_token=self._page_tokens.next(query, page.cursor),
         )
 
@@ -97,7 +105,7 @@ class CreditsServicer(CreditsServiceServicer):
     ) -> pb.GetCreditsTransactionResponse:
         """One transaction."""
         entry = await self._reader.entry(parse_id("id", request.id))
-        return pb.GetCreditsTransactionResponse(credits_transaction=transaction_message(entry))
+        return pb.GetCreditsTransactionResponse(credits_transaction=self._transaction(entry))
 
     async def ListCreditsUsages(
         self, request: pb.ListCreditsUsagesRequest, context: Any
@@ -130,13 +138,15 @@ class CreditsServicer(CreditsServiceServicer):
         return pb.GetCreditsUsageResponse(credits_usage=usage_message(entry, internal=internal))
 
     async def _consume(self, request: pb.ConsumeCreditsRequest) -> pb.ConsumeCreditsResponse:
-        if request.feature_endpoint:
-            raise endpoint_not_found(request.feature_endpoint)
+        value, source = request.feature_endpoint, None
+        if value:
+            source = UsedEndpoint(value, self._pricing.endpoint_id(value))
         posted = await self._ledger.consume(
             _caller(request.request_id),
             request.user_id,
             request.credits_micros,
             _details(request),
+            source,
         )
         return self._answer(pb.ConsumeCreditsResponse, posted)
 
@@ -150,18 +160,18 @@ class CreditsServicer(CreditsServiceServicer):
         if posted.entry is None:
             raise ValueError("an operation that moves credits makes an entry")
         return response(
-            transaction=transaction_message(posted.entry),
+            transaction=self._transaction(posted.entry),
             wallet=wallet_message(posted.wallet, self._clock()),
         )
 
-
-def endpoint_not_found(value: str) -> DomainError:
-    """FEATURE_ENDPOINT_NOT_FOUND."""
-    return DomainError(
-        Reason.FEATURE_ENDPOINT_NOT_FOUND,
-        f"no feature endpoint has the value {value}",
-        {"feature_endpoint": value},
-    )
+    def _transaction(self, entry: Entry) -> CreditsTransaction:
+        message, usage = transaction_message(entry), entry.usage
+        if usage is not None and usage.feature_endpoint:
+            # A usage is stored with its endpoint's value alone: which row that was is known here,
+            # and need not be said again in every one of so many entries.
+            source = self._pricing.endpoint_id_at(usage.feature_endpoint, usage.occurred_ms)
+            message.decrease_source = "" if source is None else str(source)
+        return message
 
 
 def _caller(request_id: str) -> Caller:

@@ -41,6 +41,13 @@ class Details(NamedTuple):
 NO_DETAILS = Details()
 
 
+class UsedEndpoint(NamedTuple):
+    """What credits are taken for. Replays are told apart by its value."""
+
+    value: str
+    id: ObjectId
+
+
 class Ledger:
     """Every method returns once its effect is durable, or raises DomainError without one.
 
@@ -87,12 +94,20 @@ class Ledger:
         return await self._run(caller, operation, payload)
 
     async def consume(
-        self, caller: Caller, user_id: str, credits_micros: int, details: Details = NO_DETAILS
+        self,
+        caller: Caller,
+        user_id: str,
+        credits_micros: int,
+        details: Details = NO_DETAILS,
+        source: UsedEndpoint | None = None,
     ) -> Posted:
         """INSUFFICIENT_CREDITS, WALLET_EXPIRED."""
+        payload: list[object] = ["consume", user_id, credits_micros, *details]
         cause = self._cause(caller, details)
-        operation = Consume(new_id(), user_id, credits_micros, cause)
-        return await self._run(caller, operation, ("consume", user_id, credits_micros, *details))
+        if source is not None:
+            payload.append(source.value)
+            cause = cause._replace(decrease_source=source.id)
+        return await self._run(caller, Consume(new_id(), user_id, credits_micros, cause), payload)
 
     async def reverse(self, caller: Caller, entry_id: ObjectId, reason: str) -> Posted:
         """TRANSACTION_NOT_FOUND, ALREADY_REVERSED, NOT_REVERSIBLE, INSUFFICIENT_CREDITS.
