@@ -5,18 +5,13 @@ run it again after a lost transaction. A refusal is a DomainError and leaves
 nothing behind. What is due expires first, so nothing depends on a worker.
 """
 
-from typing import NamedTuple
-
-from bson import ObjectId
-
-from server.kernel.clock import iso
 from server.kernel.errors import DomainError, Reason, field_invalid
-from server.kernel.ids import derived_id
 from server.kernel.money import in_range
 from server.ledger.chain import link
-from server.ledger.grants import burn, moves_of, next_expiry, put, return_to, take_from
+from server.ledger.expiry import expire
+from server.ledger.grants import burn, moves_of, next_due, put, return_to, spend, take_from
+from server.ledger.holds import capture_by_use, wallet_expired
 from server.ledger.model import (
-    MAX_GRANTS,
     NEVER_MS,
     Cause,
     DecreaseReason,
@@ -27,52 +22,28 @@ from server.ledger.model import (
     OverdraftPolicy,
     Wallet,
 )
-from server.ledger.operations import AddGrant, ChangeSettings, Consume, Reverse, Use
-from server.ledger.refusals import insufficient, too_many_grants
-
-EXPIRY_CLIENT = "zaaz"
-"""The client_id of entries that nobody asked for."""
+from server.ledger.operations import AddGrant, ChangeSettings, Consume, Reverse, Tidy, Use
+from server.ledger.posting import Applied, HoldChange, Posting, post
+from server.ledger.refusals import insufficient
 
 _SOURCE_ACCOUNTS = {source: f"source:{source.name.lower()}" for source in IncreaseSource}
 
+_IRREVERSIBLE_SOURCES = (
+    IncreaseSource.REVERSAL,
+    IncreaseSource.RELEASE,
+    IncreaseSource.HOLD_EXPIRY,
+)
+_IRREVERSIBLE_REASONS = (DecreaseReason.EXPIRY, DecreaseReason.REVERSAL, DecreaseReason.HOLD)
 
-class Applied(NamedTuple):
-    """The wallet after, and the entries in their order; the operation's own is the last."""
 
-    wallet: Wallet
-    entries: tuple[Entry, ...]
-
-
-def expire(wallet: Wallet, now_ms: int) -> Applied:
-    """Voids what is left of grants that are due, an entry each; held credits outlive theirs."""
-    entries: list[Entry] = []
-    while wallet.next_expiry_ms <= now_ms:
-        free_micros = wallet.available_micros + wallet.debt_micros
-        grant = next((g for g in wallet.grants if g.expires_ms <= now_ms), None)
-        if grant is None or free_micros <= 0:
-            break
-        taken = min(grant.remaining_micros, free_micros)
-        wallet, entry = _post(
-            wallet,
-            _Posting(
-                # No client_id begins so, and a usage's id begins with one: the two never meet.
-                id=derived_id("#expiry", str(grant.id), str(wallet.sequence + 1)),
-                signed_micros=-taken,
-                movements=(Movement(grant.id, -taken),),
-                grants=take_from(wallet.grants, grant.id, taken),
-                decrease_reason=DecreaseReason.EXPIRY,
-                counter_account="breakage:expiry",
-                cause=Cause(EXPIRY_CLIENT, occurred_ms=grant.expires_ms),
-            ),
-            now_ms,
-        )
-        entries.append(entry)
-    return Applied(wallet, tuple(entries))
+def tidy(wallet: Wallet, _operation: Tidy, now_ms: int) -> Applied:
+    """Only what has become due."""
+    return expire(wallet, now_ms)
 
 
 def add_grant(wallet: Wallet, operation: AddGrant, now_ms: int) -> Applied:
     """AMOUNT_OUT_OF_RANGE, TOO_MANY_GRANTS, FIELD_INVALID for an expiry that has passed."""
-    wallet, expired = expire(wallet, now_ms)
+    wallet, expired, _, changes = expire(wallet, now_ms)
     if operation.expires_ms <= now_ms:
         raise field_invalid("expires_time", "must be in the future")
     amount = operation.credits_micros
@@ -87,9 +58,9 @@ def add_grant(wallet: Wallet, operation: AddGrant, now_ms: int) -> Applied:
         now_ms,
         wallet.sequence + 1,
     )
-    wallet, entry = _post(
+    wallet, entry = post(
         wallet,
-        _Posting(
+        Posting(
             id=operation.id,
             signed_micros=amount,
             movements=moves_of((grant.id, grant.remaining_micros)),
@@ -102,25 +73,21 @@ def add_grant(wallet: Wallet, operation: AddGrant, now_ms: int) -> Applied:
         ),
         now_ms,
     )
-    return Applied(wallet, (*expired, entry))
+    return Applied(wallet, (*expired, entry), entry, changes)
 
 
 def consume(wallet: Wallet, operation: Consume, now_ms: int) -> Applied:
     """INSUFFICIENT_CREDITS, WALLET_EXPIRED."""
-    wallet, expired = expire(wallet, now_ms)
+    wallet, expired, _, changes = expire(wallet, now_ms)
     amount = operation.credits_micros
     if wallet.profile.expires_ms <= now_ms:
-        raise DomainError(
-            Reason.WALLET_EXPIRED,
-            "the wallet's subscription has expired",
-            {"expires_time": iso(wallet.profile.expires_ms)},
-        )
+        raise wallet_expired(wallet)
     if wallet.available_micros < amount:
         raise insufficient(wallet.available_micros, amount)
-    grants, movements = burn(wallet.grants, amount)
-    wallet, entry = _post(
+    grants, movements = spend(wallet.grants, amount, now_ms)
+    wallet, entry = post(
         wallet,
-        _Posting(
+        Posting(
             id=operation.id,
             signed_micros=-amount,
             movements=movements,
@@ -131,18 +98,23 @@ def consume(wallet: Wallet, operation: Consume, now_ms: int) -> Applied:
         ),
         now_ms,
     )
-    return Applied(wallet, (*expired, entry))
+    return Applied(wallet, (*expired, entry), entry, changes)
 
 
 def use(wallet: Wallet, operation: Use, now_ms: int) -> Applied:
-    """Bills usage by the wallet's overdraft policy. AMOUNT_OUT_OF_RANGE only.
+    """Bills usage by the wallet's overdraft policy. AMOUNT_OUT_OF_RANGE, HOLD_ENDED.
 
-    Written out rather than through `_post`: this is the hot path.
+    Written out rather than through `post`: this is the hot path.
     """
+    if operation.hold_id is not None:
+        captured = capture_by_use(wallet, operation, now_ms)
+        if captured is not None:
+            return captured
     expired: tuple[Entry, ...] = ()
+    changes: tuple[HoldChange, ...] = ()
     if wallet.next_expiry_ms <= now_ms:
-        wallet, expired = expire(wallet, now_ms)
-    profile, version, balance, held, debt, sequence, chain, grants, _, _ = wallet
+        wallet, expired, _, changes = expire(wallet, now_ms)
+    profile, version, balance, held, debt, sequence, chain, grants, _, _, holds = wallet
     charge = operation.charge
     price = charge.credits_micros
     burned = min(price, max(0, balance - held))
@@ -154,7 +126,7 @@ def use(wallet: Wallet, operation: Use, now_ms: int) -> Applied:
     else:
         signed = -burned
     balance -= burned
-    grants, movements = burn(grants, burned)
+    grants, movements = spend(grants, burned, now_ms) if holds else burn(grants, burned)
     sequence += 1
     entry = Entry(
         operation.id,
@@ -176,9 +148,14 @@ def use(wallet: Wallet, operation: Use, now_ms: int) -> Applied:
         charge,
     )
     chain = link(chain, entry)
-    expiry = wallet.next_expiry_ms if len(grants) == len(wallet.grants) else next_expiry(grants)
-    wallet = Wallet(profile, version, balance, held, debt, sequence, chain, grants, expiry, now_ms)
-    return Applied(wallet, (*expired, entry.with_chain(chain)))
+    due = wallet.next_expiry_ms
+    if len(grants) != len(wallet.grants):
+        due = next_due(grants, holds, now_ms)
+    wallet = Wallet(
+        profile, version, balance, held, debt, sequence, chain, grants, due, now_ms, holds
+    )
+    entry = entry.with_chain(chain)
+    return Applied(wallet, (*expired, entry), entry, changes)
 
 
 def reverse(wallet: Wallet, operation: Reverse, now_ms: int) -> Applied:
@@ -190,27 +167,28 @@ def reverse(wallet: Wallet, operation: Reverse, now_ms: int) -> Applied:
     if not _is_reversible(original, now_ms):
         raise DomainError(
             Reason.NOT_REVERSIBLE,
-            "expiries, reversals and grants that have expired cannot be reversed",
+            "expiries, reversals, holds and grants that have expired cannot be reversed",
             {"id": original.id},
         )
-    wallet, expired = expire(wallet, now_ms)
+    wallet, expired, _, changes = expire(wallet, now_ms)
     undo = _take_back if original.source else _give_back
-    wallet, entry = _post(wallet, undo(wallet, operation, now_ms), now_ms)
-    return Applied(wallet, (*expired, entry))
+    # A grant whose time was over meanwhile is made again all the same, and is due at once.
+    wallet, entry = post(wallet, undo(wallet, operation, now_ms), now_ms, due_ms=0)
+    return Applied(wallet, (*expired, entry), entry, changes)
 
 
 def _is_reversible(original: Entry, now_ms: int) -> bool:
-    if original.source == IncreaseSource.REVERSAL:
+    if original.source in _IRREVERSIBLE_SOURCES:
         return False
     # What is left of an expired grant is void already: to take the grant back would take it twice.
     if original.source and original.grant is not None:
         return original.grant.expires_ms > now_ms
-    return original.decrease_reason not in (DecreaseReason.EXPIRY, DecreaseReason.REVERSAL)
+    return original.decrease_reason not in _IRREVERSIBLE_REASONS
 
 
 def change_settings(wallet: Wallet, operation: ChangeSettings, now_ms: int) -> Applied:
     """ETAG_MISMATCH. Makes no entry of its own: those of the result are what expired before."""
-    wallet, expired = expire(wallet, now_ms)
+    wallet, expired, _, changes = expire(wallet, now_ms)
     profile = wallet.profile
     if operation.settings_version not in (None, profile.settings_version):
         raise DomainError(
@@ -226,60 +204,11 @@ def change_settings(wallet: Wallet, operation: ChangeSettings, now_ms: int) -> A
         ),
         settings_version=profile.settings_version + 1,
     )
-    return Applied(wallet._replace(profile=profile, updated_ms=now_ms), expired)
+    wallet = wallet._replace(profile=profile, updated_ms=now_ms)
+    return Applied(wallet, expired, None, changes)
 
 
-class _Posting(NamedTuple):
-    """An entry before the wallet has numbered and chained it."""
-
-    id: ObjectId
-    signed_micros: int
-    movements: tuple[Movement, ...]
-    grants: tuple[Grant, ...]
-    counter_account: str
-    cause: Cause
-    debt_change_micros: int = 0
-    source: int = 0
-    decrease_reason: int = 0
-    grant: Grant | None = None
-
-
-def _post(wallet: Wallet, posting: _Posting, now_ms: int) -> tuple[Wallet, Entry]:
-    if len(posting.grants) > max(MAX_GRANTS, len(wallet.grants)):
-        raise too_many_grants(MAX_GRANTS)
-    balance = in_range("credits_micros", wallet.credits_micros + posting.signed_micros)
-    debt = in_range("debt_micros", wallet.debt_micros + posting.debt_change_micros)
-    entry = Entry(
-        id=posting.id,
-        profile=wallet.profile,
-        sequence=wallet.sequence + 1,
-        signed_micros=posting.signed_micros,
-        source=posting.source,
-        decrease_reason=posting.decrease_reason,
-        movements=posting.movements,
-        balance_after_micros=balance,
-        held_after_micros=wallet.held_micros,
-        debt_after_micros=debt,
-        counter_account=posting.counter_account,
-        cause=posting.cause,
-        created_ms=now_ms,
-        chain=wallet.chain,
-        grant=posting.grant,
-    )
-    entry = entry.with_chain(link(wallet.chain, entry))
-    after = wallet._replace(
-        credits_micros=balance,
-        debt_micros=debt,
-        sequence=entry.sequence,
-        chain=entry.chain,
-        grants=posting.grants,
-        next_expiry_ms=next_expiry(posting.grants),
-        updated_ms=now_ms,
-    )
-    return after, entry
-
-
-def _give_back(wallet: Wallet, operation: Reverse, now_ms: int) -> _Posting:
+def _give_back(wallet: Wallet, operation: Reverse, now_ms: int) -> Posting:
     """A decrease returns to the grants that it burned, once the wallet's debt is repaid."""
     original = operation.original
     amount = -original.signed_micros
@@ -304,7 +233,7 @@ def _give_back(wallet: Wallet, operation: Reverse, now_ms: int) -> _Posting:
         grant = Grant(operation.id, source, made, made, 0, NEVER_MS, now_ms, sequence)
         grants = put(grants, grant)
         movements.append(Movement(grant.id, made))
-    return _Posting(
+    return Posting(
         id=operation.id,
         signed_micros=amount,
         movements=tuple(movements),
@@ -317,7 +246,7 @@ def _give_back(wallet: Wallet, operation: Reverse, now_ms: int) -> _Posting:
     )
 
 
-def _take_back(wallet: Wallet, operation: Reverse, _now_ms: int) -> _Posting:
+def _take_back(wallet: Wallet, operation: Reverse, now_ms: int) -> Posting:
     """An increase is taken from its own grant first, then as any decrease burns."""
     original = operation.original
     amount = original.signed_micros
@@ -329,8 +258,8 @@ def _take_back(wallet: Wallet, operation: Reverse, _now_ms: int) -> _Posting:
     own = next((g.remaining_micros for g in wallet.grants if g.id == original.id), 0)
     first = min(own, burned)
     grants = take_from(wallet.grants, original.id, first) if first else wallet.grants
-    grants, rest = burn(grants, burned - first)
-    return _Posting(
+    grants, rest = spend(grants, burned - first, now_ms)
+    return Posting(
         id=operation.id,
         signed_micros=-amount,
         movements=(*moves_of((original.id, -first)), *rest),

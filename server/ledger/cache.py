@@ -8,13 +8,17 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from server.ledger.draft import Draft
+from bson import ObjectId
+
+from server.ledger.draft import Draft, HoldRow
 from server.ledger.jobs import Job
-from server.ledger.model import Wallet, Writer
+from server.ledger.model import HoldState, Wallet, Writer
 from server.ledger.store import LedgerStore
 
 MAX_CACHED_WALLETS = 200_000
 MAX_CACHED_WRITERS = 10_000
+MAX_CACHED_HOLDS = 20_000
+"""Holds that ended lately: word of one may come before its end is stored."""
 
 
 class StateCache:
@@ -24,6 +28,32 @@ class StateCache:
         self._store = store
         self._wallets: dict[str, Wallet] = {}
         self._writers: dict[str, Writer] = {}
+        self._ended_holds: dict[ObjectId, HoldRow] = {}
+
+    async def peek(self, user_id: str) -> Wallet | None:
+        """A wallet as it is believed to be, what is being written included."""
+        wallet = self._wallets.get(user_id)
+        if wallet is None:
+            loaded = await self._store.wallets([user_id])
+            if user_id in loaded:
+                # A batch that loaded or left it meanwhile knows better.
+                wallet = self._wallets.setdefault(user_id, loaded[user_id])
+        return wallet
+
+    async def ended_holds(
+        self, jobs: Sequence[Job[Any]], wallets: Mapping[str, Wallet]
+    ) -> dict[ObjectId, HoldRow]:
+        """What became of holds that the jobs name and the wallets no longer have."""
+        wanted = {
+            hold_id
+            for job in jobs
+            for user_id, hold_id in job.hold_ids
+            if user_id in wallets and all(hold.id != hold_id for hold in wallets[user_id].holds)
+        }
+        if not wanted:
+            return {}
+        found = {i: self._ended_holds[i] for i in wanted if i in self._ended_holds}
+        return found | await self._store.holds(wanted - found.keys())
 
     async def wallets(self, jobs: Sequence[Job[Any]]) -> dict[str, Wallet]:
         """The wallets that the jobs need, by user; those that do not exist are left out."""
@@ -59,7 +89,11 @@ class StateCache:
                 wallet = wallet.at_version(before[user_id].version + 1)
             cached[user_id] = wallet
         self._learn(draft.writers)
+        for hold_id, row in draft.holds.items():
+            if row.change.state != HoldState.ACTIVE:
+                self._ended_holds[hold_id] = row
         _trim(cached, MAX_CACHED_WALLETS)
+        _trim(self._ended_holds, MAX_CACHED_HOLDS)
         _trim(self._writers, MAX_CACHED_WRITERS)
 
     def forget(self, draft: Draft) -> None:
@@ -68,6 +102,8 @@ class StateCache:
             self._wallets.pop(user_id, None)
         for key in draft.writers_before:
             self._writers.pop(key, None)
+        for hold_id in draft.holds:
+            self._ended_holds.pop(hold_id, None)
 
     def _learn(self, writers: Mapping[str, Writer]) -> None:
         """Takes writers, but none of before an opening that came in between."""

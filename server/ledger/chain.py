@@ -23,41 +23,41 @@ def link(previous: bytes, entry: Entry) -> bytes:
 def canonical(entry: Entry) -> bytes:
     """All that the entry says, but the copies of the wallet's email and plan."""
     profile, cause, usage = entry.profile, entry.cause, entry.usage
-    return orjson.dumps(
+    fields: tuple[object, ...] = (
+        CANONICAL_VERSION,
+        entry.id.binary.hex(),
+        profile.id.binary.hex(),
+        profile.user_id.binary.hex(),
+        entry.sequence,
+        entry.signed_micros,
+        entry.source,
+        entry.decrease_reason,
+        [(grant_id.binary.hex(), micros) for grant_id, micros in entry.movements],
+        entry.balance_after_micros,
+        entry.held_after_micros,
+        entry.debt_after_micros,
+        entry.shortfall_micros,
+        entry.counter_account,
+        entry.created_ms,
         (
-            CANONICAL_VERSION,
-            entry.id.binary.hex(),
-            profile.id.binary.hex(),
-            profile.user_id.binary.hex(),
-            entry.sequence,
-            entry.signed_micros,
-            entry.source,
-            entry.decrease_reason,
-            [(grant_id.binary.hex(), micros) for grant_id, micros in entry.movements],
-            entry.balance_after_micros,
-            entry.held_after_micros,
-            entry.debt_after_micros,
-            entry.shortfall_micros,
-            entry.counter_account,
-            entry.created_ms,
-            (
-                cause.client_id,
-                cause.request_id,
-                cause.reason,
-                cause.labels,
-                cause.occurred_ms,
-                _hex(cause.decrease_source),
-                _hex(cause.payment_transaction_id),
-                _hex(cause.reverses_id),
-            )
-            if usage is None
-            else cause.client_id,
-            None if entry.grant is None else _grant(entry.grant),
-            None if usage is None else (*usage,),
-            None if entry.charge is None else _charge(entry.charge),
-        ),
-        option=orjson.OPT_SORT_KEYS,
+            cause.client_id,
+            cause.request_id,
+            cause.reason,
+            cause.labels,
+            cause.occurred_ms,
+            _hex(cause.decrease_source),
+            _hex(cause.payment_transaction_id),
+            _hex(cause.reverses_id),
+        )
+        if usage is None
+        else cause.client_id,
+        None if entry.grant is None else _grant(entry.grant),
+        None if usage is None else (*usage,),
+        None if entry.charge is None else _charge(entry.charge),
     )
+    if entry.hold_id is not None:
+        fields = (*fields, (entry.hold_id.binary.hex(), entry.held_change_micros))
+    return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
 
 
 def _grant(grant: Grant) -> tuple[int, int, int]:

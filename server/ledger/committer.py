@@ -22,7 +22,7 @@ from server.ledger.cache import StateCache
 from server.ledger.draft import Draft, Known
 from server.ledger.jobs import Job
 from server.ledger.metrics import LedgerMetrics
-from server.ledger.model import Writer
+from server.ledger.model import Wallet, Writer
 from server.ledger.queue import MAX_BATCH_ENTRIES, JobQueue
 from server.ledger.refusals import contention, unavailable
 from server.ledger.store import LedgerStore, Writes
@@ -83,6 +83,10 @@ class Committer:
         writer = await self._store.open_writer(key)
         self._cache.set_writer(writer)
         return writer
+
+    async def peek(self, user_id: str) -> Wallet | None:
+        """The user's wallet as the committer has it, without waiting for what is on its way."""
+        return await self._cache.peek(user_id)
 
     async def run(self) -> None:
         """Commits until cancelled."""
@@ -252,7 +256,8 @@ class Committer:
         """Applies the jobs in order and remembers the wallets as that leaves them."""
         wallets = await self._cache.wallets(jobs)
         writers = await self._cache.writers(jobs)
-        draft = Draft(wallets, writers, known, self._clock())
+        ended_holds = await self._cache.ended_holds(jobs, wallets)
+        draft = Draft(wallets, writers, known, self._clock(), ended_holds)
         for job in jobs:
             for _ in job.apply(draft):
                 # The transaction on its way has a command to send, and mongod waits for it.

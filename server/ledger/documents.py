@@ -5,12 +5,16 @@ document carries both an entry's CreditsTransaction and its CreditsUsage.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS
 
 from server.kernel.errors import DomainError, FieldViolation, Reason
+from server.ledger.dates import date as date
+from server.ledger.dates import milliseconds as milliseconds
+from server.ledger.grants import next_due
+from server.ledger.hold_documents import hold_document, hold_from
 from server.ledger.model import (
     NEVER_MS,
     Cause,
@@ -25,19 +29,6 @@ from server.ledger.model import (
 )
 
 Document = dict[str, Any]
-
-_EPOCH = datetime.fromtimestamp(0, UTC)
-
-
-def date(time_ms: int) -> DatetimeMS:
-    """A BSON date."""
-    return DatetimeMS(time_ms)
-
-
-def milliseconds(moment: datetime) -> int:
-    """Milliseconds since the epoch, exactly."""
-    delta = moment - _EPOCH
-    return (delta.days * 86_400 + delta.seconds) * 1_000 + delta.microseconds // 1_000
 
 
 def _expiry_date(time_ms: int) -> DatetimeMS | None:
@@ -74,12 +65,14 @@ def wallet_document(wallet: Wallet) -> Document:
         "settings_version": profile.settings_version,
         "created_time": date(profile.created_ms),
         "updated_time": date(wallet.updated_ms),
+        "holds": [hold_document(hold) for hold in wallet.holds],
     }
 
 
 def wallet_from(row: Mapping[str, Any]) -> Wallet:
     """The wallet of a row."""
     grants = tuple(grant_from(grant) for grant in row["grants"])
+    holds = tuple(hold_from(hold) for hold in row.get("holds", ()))
     return Wallet(
         Profile(
             id=row["_id"],
@@ -104,8 +97,9 @@ def wallet_from(row: Mapping[str, Any]) -> Wallet:
         row["sequence"],
         bytes(row["chain"]),
         grants,
-        min((grant.expires_ms for grant in grants), default=NEVER_MS),
+        next_due(grants, holds, 0),
         milliseconds(row["updated_time"]),
+        holds,
     )
 
 
@@ -127,6 +121,8 @@ def wallet_update(before: Wallet, after: Wallet) -> Document:
             _increment(increments, f"grants.{place}.remaining_micros", moved)
     else:
         changes["grants"] = [grant_document(grant) for grant in after.grants]
+    if after.holds is not before.holds:
+        changes["holds"] = [hold_document(hold) for hold in after.holds]
     if after.profile is not before.profile:
         changes["overdraft_policy"] = after.profile.overdraft_policy
         changes["low_balance_threshold_micros"] = after.profile.low_balance_threshold_micros
@@ -170,6 +166,16 @@ def grant_from(row: Mapping[str, Any]) -> Grant:
     )
 
 
+_SELDOM = (
+    "held_after_micros",
+    "debt_after_micros",
+    "shortfall_micros",
+    "hold_id",
+    "held_change_micros",
+)
+"""Fields of an entry that most have not."""
+
+
 def entry_document(entry: Entry) -> Document:
     """The row of an entry."""
     profile = entry.profile
@@ -196,15 +202,13 @@ def entry_document(entry: Entry) -> Document:
         document["increase_source"] = entry.source
     else:
         document["decrease_reason"] = entry.decrease_reason
-    if entry.held_after_micros:
-        document["held_after_micros"] = entry.held_after_micros
-    if entry.debt_after_micros:
-        document["debt_after_micros"] = entry.debt_after_micros
-    if entry.shortfall_micros:
-        document["shortfall_micros"] = entry.shortfall_micros
+    for field in _SELDOM:
+        value = getattr(entry, field)
+        if value:
+            document[field] = value
     if entry.usage is not None and entry.charge is not None:
         document["usage"] = _usage_document(entry.usage, entry.charge)
-    else:
+    if entry.usage is None or entry.cause.request_id:
         document["cause"] = _cause_document(entry.cause)
     if entry.grant is not None:
         document["grant"] = grant_document(entry.grant)
@@ -286,6 +290,8 @@ def entry_from(row: Mapping[str, Any]) -> Entry:
         usage=None if usage is None else _usage_from(usage),
         charge=None if usage is None else _charge_from(usage),
         grant=None if grant is None else grant_from(grant),
+        hold_id=row.get("hold_id"),
+        held_change_micros=row.get("held_change_micros", 0),
     )
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from bson import ObjectId
 
 from server.kernel.errors import DomainError
-from server.ledger.apply import Applied
-from server.ledger.model import Entry, Wallet, Writer
+from server.ledger.model import Entry, Profile, Wallet, Writer
+from server.ledger.posting import Applied, HoldChange
 from server.ledger.refusals import wallet_not_found
 
 
@@ -23,6 +23,14 @@ class RequestRow:
     fingerprint: bytes
     entry: Entry | None
     wallet: Wallet | None
+    hold: HoldChange | None = None
+
+
+class HoldRow(NamedTuple):
+    """A hold with what became of it, and whose it is."""
+
+    profile: Profile
+    change: HoldChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,7 @@ class Draft:
         writers: Mapping[str, Writer],
         known: Known,
         now_ms: int,
+        ended_holds: Mapping[ObjectId, HoldRow] | None = None,
     ) -> None:
         self.now_ms = now_ms
         self.before = wallets
@@ -75,6 +84,8 @@ class Draft:
         self.rejected: dict[ObjectId, RejectedUsage] = {}
         self.settled_rejections: list[ObjectId] = []
         self.doubts: list[Doubt] = []
+        self.holds: dict[ObjectId, HoldRow] = {}
+        self._ended_holds = ended_holds or {}
         self._known = known
         self._keyed: dict[bytes, Entry] = {}
 
@@ -93,21 +104,27 @@ class Draft:
         """The stream writer as this batch has left it so far. `open` has made its row."""
         return self.writers.get(key) or self.writers_before[key]
 
-    def record(self, user_id: str, applied: Applied) -> Entry:
-        """Takes an operation's effect; returns its own entry."""
-        self.record_tidying(user_id, applied)
-        return applied.entries[-1]
-
-    def record_tidying(self, user_id: str, applied: Applied) -> None:
-        """Takes an effect whose entries, if any, are of what expired before it."""
+    def record(self, user_id: str, applied: Applied) -> None:
+        """Takes an operation's effect."""
         self.after[user_id] = applied.wallet
         self.entries.extend(applied.entries)
+        for change in applied.holds:
+            self.holds[change.hold.id] = HoldRow(applied.wallet.profile, change)
 
     def record_keyed(self, user_id: str, applied: Applied) -> Entry:
-        """The same for an entry whose id is derived from its key."""
-        entry = self.record(user_id, applied)
+        """The same for one whose entry has an id that is derived from its key. Returns it."""
+        self.record(user_id, applied)
+        entry = applied.entry
+        assert entry is not None
         self._keyed[entry.id.binary] = entry
         return entry
+
+    def ended_hold(self, user_id: str, hold_id: ObjectId) -> HoldChange | None:
+        """What became of a user's hold that is not active; None: there was none."""
+        row = self.holds.get(hold_id) or self._ended_holds.get(hold_id)
+        if row is None or str(row.profile.user_id) != user_id:
+            return None
+        return row.change
 
     def find_entry(self, entry_id: ObjectId) -> Entry | None:
         """The entry under a derived id, if this batch or an earlier transaction has it."""

@@ -9,9 +9,9 @@ from server.kernel.errors import DomainError, Reason
 from server.ledger import apply
 from server.ledger.draft import Doubt, Draft, RejectedUsage, RequestRow
 from server.ledger.jobs import Job, Request
-from server.ledger.model import Entry, Writer
+from server.ledger.model import Entry, HoldState, Wallet, Writer
 from server.ledger.operations import Use
-from server.ledger.refusals import fenced, reused
+from server.ledger.refusals import fenced, hold_ended, hold_not_found, reused, usage_key_reused
 
 SLICE_EVENTS = 100
 """Events that are settled in one step, which is about a millisecond."""
@@ -87,6 +87,13 @@ class FrameJob(Job[FrameResult]):
         return (item.use.id for item in self._items if item.use is not None)
 
     @property
+    def hold_ids(self) -> Iterable[tuple[str, ObjectId]]:
+        for item in self._items:
+            use = item.use
+            if use is not None and use.hold_id is not None:
+                yield use.user_id, use.hold_id
+
+    @property
     def writer_key(self) -> str | None:
         return None if self._position is None else self._position.writer_key
 
@@ -153,20 +160,34 @@ class FrameJob(Job[FrameResult]):
         return Refused(error, item.keep is not None)
 
 
+def _with_hold(draft: Draft, use: Use, wallet: Wallet, hold_id: ObjectId) -> Use:
+    """The use as it is to be billed. HOLD_NOT_FOUND, HOLD_ENDED.
+
+    A hold that ended without a bill leaves a use like any other; one that was
+    billed would be billed twice.
+    """
+    if any(hold.id == hold_id for hold in wallet.holds):
+        return use
+    change = draft.ended_hold(use.user_id, hold_id)
+    if change is None:
+        raise hold_not_found(hold_id)
+    if change.is_billed:
+        raise hold_ended(hold_id, HoldState(change.state).name.lower())
+    return use._replace(hold_id=None)
+
+
 def _bill(draft: Draft, use: Use) -> Settled:
     earlier = draft.find_entry(use.id)
     if earlier is None:
         wallet = draft.wallet(use.user_id)
         try:
+            if use.hold_id is not None:
+                use = _with_hold(draft, use, wallet, use.hold_id)
             applied = apply.use(wallet, use, draft.now_ms)
         except DomainError:
             draft.doubts.append(Doubt(use.user_id, (), (use.id,)))
             raise
         return Settled(draft.record_keyed(use.user_id, applied), False)
     if earlier.usage != use.usage:
-        raise DomainError(
-            Reason.USAGE_KEY_REUSED,
-            "this usage_key was used before with another payload",
-            {"usage_key": use.usage.usage_key},
-        )
+        raise usage_key_reused(use.usage.usage_key)
     return Settled(earlier, True)

@@ -2,11 +2,14 @@
 
 from bson import ObjectId
 
-from server.ledger.model import NEVER_MS, Grant, Movement
+from server.ledger.model import NEVER_MS, Grant, Hold, Movement
 
 
 def burn(grants: tuple[Grant, ...], amount: int) -> tuple[tuple[Grant, ...], tuple[Movement, ...]]:
-    """Takes `amount` from grants in burn order; the caller knows that they have it."""
+    """Takes `amount` from grants in burn order; the caller knows that they have it.
+
+    Where holds may keep some over their time, it is `spend` that is right.
+    """
     if not amount:
         return grants, ()
     first = grants[0]
@@ -56,6 +59,33 @@ def moves_of(*moves: tuple[ObjectId, int]) -> tuple[Movement, ...]:
     return tuple(Movement(grant_id, micros) for grant_id, micros in moves if micros)
 
 
-def next_expiry(grants: tuple[Grant, ...]) -> int:
-    """When the first of them is due; NEVER_MS if none ever is."""
-    return min((grant.expires_ms for grant in grants), default=NEVER_MS)
+def split_by_time(
+    grants: tuple[Grant, ...], time_ms: int
+) -> tuple[tuple[Grant, ...], tuple[Grant, ...]]:
+    """Those whose time is over, which only holds keep, and the others."""
+    over = tuple(grant for grant in grants if grant.expires_ms <= time_ms)
+    if not over:
+        return (), grants
+    return over, tuple(grant for grant in grants if grant.expires_ms > time_ms)
+
+
+def merge(some: tuple[Grant, ...], others: tuple[Grant, ...]) -> tuple[Grant, ...]:
+    """All of them in burn order."""
+    if not some:
+        return others
+    return tuple(sorted((*some, *others), key=lambda grant: grant.burn_order))
+
+
+def spend(
+    grants: tuple[Grant, ...], amount: int, time_ms: int
+) -> tuple[tuple[Grant, ...], tuple[Movement, ...]]:
+    """Takes `amount` in burn order from what is not held over its time."""
+    over, live = split_by_time(grants, time_ms)
+    left, movements = burn(live, amount)
+    return merge(over, left), movements
+
+
+def next_due(grants: tuple[Grant, ...], holds: tuple[Hold, ...], after_ms: int) -> int:
+    """When the next of them ends after that time; NEVER_MS if none ever does."""
+    due = min((g.expires_ms for g in grants if g.expires_ms > after_ms), default=NEVER_MS)
+    return min((due, *(hold.expires_ms for hold in holds))) if holds else due

@@ -14,20 +14,26 @@ import orjson
 from bson import ObjectId
 
 from server.kernel.errors import DomainError, Reason
-from server.ledger import apply
-from server.ledger.apply import Applied
+from server.ledger import apply, holds
 from server.ledger.draft import Doubt, Draft, RequestRow
+from server.ledger.expiry import expire
 from server.ledger.model import Entry, Profile, Wallet, new_wallet
 from server.ledger.operations import (
     AddGrant,
+    CaptureHold,
     ChangeSettings,
     Consume,
+    ExtendHold,
     OpenWallet,
     Operation,
+    PlaceHold,
+    ReleaseHold,
     Reverse,
+    Tidy,
     Use,
 )
-from server.ledger.refusals import reused
+from server.ledger.posting import Applied, HoldChange
+from server.ledger.refusals import hold_ended, reused, usage_key_reused
 
 Result = TypeVar("Result")
 
@@ -54,6 +60,11 @@ class Job(ABC, Generic[Result]):
     @property
     def entry_ids(self) -> Iterable[ObjectId]:
         """Ids of entries that are derived from a key, so that another may have inserted them."""
+        return ()
+
+    @property
+    def hold_ids(self) -> Iterable[tuple[str, ObjectId]]:
+        """Holds that may have ended, each with its user."""
         return ()
 
     @property
@@ -88,10 +99,14 @@ class Job(ABC, Generic[Result]):
 
 
 class Posted(NamedTuple):
-    """What an operation came to: its entry, if it makes one, and the wallet after it."""
+    """What an operation came to: its entry, if it makes one, and the wallet after it.
+
+    `hold` is the one that it placed, extended or ended.
+    """
 
     entry: Entry | None
     wallet: Wallet
+    hold: HoldChange | None = None
 
 
 class Request(NamedTuple):
@@ -130,7 +145,7 @@ class OperationJob(Job[Posted]):
 
     @property
     def entry_ids(self) -> Iterable[ObjectId]:
-        return (self._operation.id,) if isinstance(self._operation, Reverse) else ()
+        return (self._operation.id,) if isinstance(self._operation, _KEYED) else ()
 
     def _apply(self, draft: Draft) -> Generator[None, None, Posted]:
         yield from ()
@@ -139,7 +154,7 @@ class OperationJob(Job[Posted]):
             if earlier.fingerprint != request.fingerprint:
                 raise reused(request.key)
             assert earlier.wallet is not None
-            return Posted(earlier.entry, earlier.wallet)
+            return Posted(earlier.entry, earlier.wallet, earlier.hold)
         try:
             posted = _perform(draft, self._operation)
         except DomainError:
@@ -147,26 +162,43 @@ class OperationJob(Job[Posted]):
             draft.doubts.append(Doubt(self._operation.user_id, keys, ids))
             raise
         if request is not None:
-            draft.requests[request.key] = RequestRow(*request, *posted)
+            draft.requests[request.key] = RequestRow(
+                *request, posted.entry, posted.wallet, posted.hold
+            )
         return posted
 
 
 def _perform(draft: Draft, operation: Operation) -> Posted:
     if isinstance(operation, OpenWallet):
         return _open(draft, operation)
-    if isinstance(operation, Reverse) and (earlier := draft.find_entry(operation.id)):
-        raise DomainError(
-            Reason.ALREADY_REVERSED,
-            "the transaction was reversed before",
-            {"reversal_id": earlier.id},
-        )
+    if isinstance(operation, _KEYED) and (earlier := draft.find_entry(operation.id)):
+        raise _taken(operation, earlier)
     applied = _RULES[type(operation)](draft.wallet(operation.user_id), operation, draft.now_ms)
-    if isinstance(operation, ChangeSettings):
-        draft.record_tidying(operation.user_id, applied)
-        return Posted(None, applied.wallet)
-    record = draft.record_keyed if isinstance(operation, Reverse) else draft.record
-    return Posted(record(operation.user_id, applied), applied.wallet)
+    if isinstance(operation, _KEYED):
+        draft.record_keyed(operation.user_id, applied)
+    else:
+        draft.record(operation.user_id, applied)
+    hold = None
+    if applied.entry is not None and applied.entry.hold_id is not None:
+        hold = applied.holds[-1]
+    return Posted(applied.entry, applied.wallet, hold)
 
+
+def _taken(operation: Operation, earlier: Entry) -> DomainError:
+    """Why an operation cannot be: an entry has the id that its own would have."""
+    if isinstance(operation, CaptureHold | ReleaseHold) and earlier.hold_id == operation.hold_id:
+        return hold_ended(operation.hold_id)
+    if isinstance(operation, CaptureHold):
+        return usage_key_reused(operation.usage.usage_key)
+    return DomainError(
+        Reason.ALREADY_REVERSED,
+        "the transaction was reversed before",
+        {"reversal_id": earlier.id},
+    )
+
+
+_KEYED = (Reverse, CaptureHold, ReleaseHold)
+"""Operations whose entry's id is derived, so that it can be there only once."""
 
 _RULES: dict[type[Operation], Callable[[Wallet, Operation, int], Applied]] = {
     AddGrant: apply.add_grant,  # type: ignore[dict-item]
@@ -174,6 +206,11 @@ _RULES: dict[type[Operation], Callable[[Wallet, Operation, int], Applied]] = {
     Use: apply.use,  # type: ignore[dict-item]
     Reverse: apply.reverse,  # type: ignore[dict-item]
     ChangeSettings: apply.change_settings,  # type: ignore[dict-item]
+    Tidy: apply.tidy,  # type: ignore[dict-item]
+    PlaceHold: holds.place_hold,  # type: ignore[dict-item]
+    ExtendHold: holds.extend_hold,  # type: ignore[dict-item]
+    CaptureHold: holds.capture_hold,  # type: ignore[dict-item]
+    ReleaseHold: holds.release_hold,  # type: ignore[dict-item]
 }
 
 
@@ -184,7 +221,7 @@ def _open(draft: Draft, operation: OpenWallet) -> Posted:
         profile = Profile(ObjectId(), user_id, operation.email, draft.now_ms)
         wallet = draft.after[operation.user_id] = new_wallet(profile)
         return Posted(None, wallet)
-    tidied = apply.expire(wallet, draft.now_ms)
+    tidied = expire(wallet, draft.now_ms)
     if tidied.entries:
-        draft.record_tidying(operation.user_id, tidied)
+        draft.record(operation.user_id, tidied)
     return Posted(None, tidied.wallet)

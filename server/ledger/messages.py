@@ -1,10 +1,17 @@
 """Ledger values as messages of `zaaz.ledger.v1`."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from zaaz.ledger.v1 import credits_transaction_pb2, credits_usage_pb2, grant_pb2, wallet_pb2
+from zaaz.ledger.v1 import (
+    credits_transaction_pb2,
+    credits_usage_pb2,
+    grant_pb2,
+    hold_pb2,
+    wallet_pb2,
+)
 
 from server.kernel.timestamps import timestamp
-from server.ledger.model import NEVER_MS, Entry, Grant, Wallet
+from server.ledger.model import NEVER_MS, Entry, Grant, HoldState, Profile, Wallet
+from server.ledger.posting import HoldChange
 
 
 def _expiry(time_ms: int) -> Timestamp | None:
@@ -51,6 +58,33 @@ def wallet_message(wallet: Wallet, now_ms: int) -> wallet_pb2.Wallet:
         etag=str(profile.settings_version),
         created_time=timestamp(profile.created_ms),
         updated_time=timestamp(wallet.updated_ms),
+        holds=[hold_message(profile, HoldChange(hold, HoldState.ACTIVE)) for hold in wallet.holds],
+    )
+
+
+def hold_message(profile: Profile, change: HoldChange) -> hold_pb2.Hold:
+    """A hold with what became of it."""
+    hold = change.hold
+    return hold_pb2.Hold(
+        id=str(hold.id),
+        user_id=str(profile.user_id),
+        user_wallet_id=str(profile.id),
+        state=hold_pb2.HoldState.ValueType(change.state),
+        held_micros=hold.held_micros,
+        captured_micros=change.captured_micros,
+        reported_micros=0 if hold.reported is None else hold.reported.charge.credits_micros,
+        disconnect_policy=hold_pb2.DisconnectPolicy.ValueType(hold.policy),
+        feature_endpoint=hold.feature_endpoint,
+        ai_model=hold.ai_model,
+        max_input_tokens=hold.bound.tokens.input,
+        max_output_tokens=hold.bound.tokens.output,
+        priced_time=timestamp(hold.priced_ms),
+        expires_time=timestamp(hold.expires_ms),
+        created_time=timestamp(hold.created_ms),
+        ended_time=None if change.ended_by is None else timestamp(change.ended_ms),
+        client_id=hold.client_id,
+        ended_by_id=_text(change.ended_by),
+        labels=hold.labels or {},
     )
 
 
@@ -93,6 +127,8 @@ def transaction_message(entry: Entry) -> credits_transaction_pb2.CreditsTransact
         created_time=timestamp(entry.created_ms),
         occurred_time=timestamp(usage.occurred_ms if usage else cause.occurred_ms),
         labels=(usage.labels if usage else cause.labels) or {},
+        hold_id=_text(entry.hold_id),
+        held_change_micros=entry.held_change_micros,
     )
 
 

@@ -16,6 +16,9 @@ from bson import ObjectId
 MAX_GRANTS = 1_000
 """Grants that one wallet may hold at a time; its document is rewritten with them."""
 
+MAX_HOLDS = 200
+"""Holds that one wallet may have at a time; its document is rewritten with them."""
+
 NEVER_MS = 2**63 - 1
 """Stands for "no expiry" where times are compared."""
 
@@ -43,6 +46,8 @@ class IncreaseSource(IntEnum):
     REFUND = 4
     ADJUSTMENT = 5
     REVERSAL = 6
+    RELEASE = 7
+    HOLD_EXPIRY = 8
 
 
 class DecreaseReason(IntEnum):
@@ -52,6 +57,25 @@ class DecreaseReason(IntEnum):
     USAGE = 2
     EXPIRY = 3
     REVERSAL = 4
+    HOLD = 5
+    CAPTURE = 6
+
+
+class HoldState(IntEnum):
+    """`zaaz.ledger.v1.HoldState`: what became of a hold."""
+
+    ACTIVE = 1
+    CAPTURED = 2
+    RELEASED = 3
+    EXPIRED = 4
+
+
+class DisconnectPolicy(IntEnum):
+    """`zaaz.ledger.v1.DisconnectPolicy`: what happens to a hold whose time runs out."""
+
+    RELEASE = 1
+    CAPTURE_REPORTED = 2
+    CAPTURE_ALL = 3
 
 
 class Grant(NamedTuple):
@@ -95,40 +119,6 @@ class Profile(NamedTuple):
     is_deleted: bool = False
 
 
-class Wallet(NamedTuple):
-    """A wallet at one moment.
-
-    credits_micros = sum of the grants' remaining_micros - debt_micros, always.
-    `grants` is in burn order; `version` is that of the row it was read from.
-    """
-
-    profile: Profile
-    version: int
-    credits_micros: int
-    held_micros: int
-    debt_micros: int
-    sequence: int
-    chain: bytes
-    grants: tuple[Grant, ...]
-    next_expiry_ms: int
-    updated_ms: int
-
-    @property
-    def available_micros(self) -> int:
-        """What may be spent now, the wallet's own expiry aside. Negative in debt."""
-        return self.credits_micros - self.held_micros
-
-    def at_version(self, version: int) -> "Wallet":
-        """The same wallet as the row of that version has it."""
-        return Wallet(self.profile, version, *self[2:])
-
-
-def new_wallet(profile: Profile) -> Wallet:
-    """An empty wallet. Its chain starts from its id, so that no two chains are alike."""
-    genesis = sha256(profile.id.binary).digest()
-    return Wallet(profile, 0, 0, 0, 0, 0, genesis, (), NEVER_MS, profile.created_ms)
-
-
 class Charge(NamedTuple):
     """The price of one use: see "Rounding" in ARCHITECTURE.md.
 
@@ -145,6 +135,84 @@ class Charge(NamedTuple):
     credit_price_micros: int
     profit_ppm: int
     endpoint_credits_micros: int = 0
+
+
+class Tokens(NamedTuple):
+    """Tokens of each kind; those of caches are not among the input's."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+
+
+class Priced(NamedTuple):
+    """Tokens and what they come to."""
+
+    tokens: Tokens
+    charge: Charge
+
+
+class Hold(NamedTuple):
+    """Credits set aside. `id` is that of the entry that placed it.
+
+    `bound` is the most that its use may come to, by the prices in force at
+    `priced_ms`: what is held. `reported` is what was used of it so far.
+    """
+
+    id: ObjectId
+    client_id: str
+    bound: Priced
+    expires_ms: int
+    priced_ms: int
+    created_ms: int
+    policy: int = DisconnectPolicy.RELEASE
+    feature_endpoint: str = ""
+    ai_model: str = ""
+    labels: Mapping[str, str] | None = None
+    reported: Priced | None = None
+
+    @property
+    def held_micros(self) -> int:
+        """What is set aside."""
+        return self.bound.charge.credits_micros
+
+
+class Wallet(NamedTuple):
+    """A wallet at one moment.
+
+    credits_micros = sum of the grants' remaining_micros - debt_micros, always,
+    and held_micros = sum of the holds' <= sum of the grants' remaining_micros.
+    `grants` is in burn order; a grant whose time is over is among them only as
+    far as credits are held. `version` is that of the row it was read from.
+    """
+
+    profile: Profile
+    version: int
+    credits_micros: int
+    held_micros: int
+    debt_micros: int
+    sequence: int
+    chain: bytes
+    grants: tuple[Grant, ...]
+    next_expiry_ms: int
+    updated_ms: int
+    holds: tuple[Hold, ...] = ()
+
+    @property
+    def available_micros(self) -> int:
+        """What may be spent now, the wallet's own expiry aside. Negative in debt."""
+        return self.credits_micros - self.held_micros
+
+    def at_version(self, version: int) -> "Wallet":
+        """The same wallet as the row of that version has it."""
+        return Wallet(self.profile, version, *self[2:])
+
+
+def new_wallet(profile: Profile) -> Wallet:
+    """An empty wallet. Its chain starts from its id, so that no two chains are alike."""
+    genesis = sha256(profile.id.binary).digest()
+    return Wallet(profile, 0, 0, 0, 0, 0, genesis, (), NEVER_MS, profile.created_ms)
 
 
 class Usage(NamedTuple):
@@ -186,6 +254,7 @@ class Entry(NamedTuple):
 
     `signed_micros` is the change of the balance: the sum of the movements less
     the change of the debt. Exactly one of `source` and `decrease_reason` is set.
+    `hold_id` is that of the hold it placed, extended or ended.
     """
 
     id: ObjectId
@@ -206,6 +275,8 @@ class Entry(NamedTuple):
     usage: Usage | None = None
     charge: Charge | None = None
     grant: Grant | None = None
+    hold_id: ObjectId | None = None
+    held_change_micros: int = 0
 
     def with_chain(self, chain: bytes) -> "Entry":
         """The same entry with its link. `_replace` costs three times as much."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bson import ObjectId
 
-from server.ledger.model import Cause, Charge, Entry, Grant, Usage
+from server.ledger.model import Cause, Charge, Entry, Grant, Hold, Priced, Tokens, Usage
 
 
 class OpenWallet(NamedTuple):
@@ -48,13 +48,29 @@ class Consume(NamedTuple):
 
 
 class Use(NamedTuple):
-    """Bills what was used already: never refused for want of credits."""
+    """Bills what was used already: never refused for want of credits.
+
+    With `hold_id` it captures that hold.
+    """
 
     id: ObjectId
     user_id: str
     client_id: str
     usage: Usage
     charge: Charge
+    hold_id: ObjectId | None = None
+
+    @property
+    def priced(self) -> Priced:
+        """What was used and what it comes to."""
+        usage = self.usage
+        tokens = Tokens(
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cache_read_tokens,
+            usage.cache_write_tokens,
+        )
+        return Priced(tokens, self.charge)
 
 
 class Reverse(NamedTuple):
@@ -67,4 +83,63 @@ class Reverse(NamedTuple):
     cause: Cause
 
 
-Operation = OpenWallet | ChangeSettings | AddGrant | Consume | Use | Reverse
+class Tidy(NamedTuple):
+    """Writes what has become due by time alone."""
+
+    user_id: str
+
+
+class PlaceHold(NamedTuple):
+    """Sets credits aside for `ttl_ms`. The wallet gives `hold` its times."""
+
+    user_id: str
+    hold: Hold
+    ttl_ms: int
+    cause: Cause
+
+
+class ExtendHold(NamedTuple):
+    """Gives a hold more time, a higher bound, word of what was used. None: as it was."""
+
+    id: ObjectId
+    user_id: str
+    hold_id: ObjectId
+    ttl_ms: int | None
+    bound: Priced | None
+    reported: Priced | None
+    cause: Cause
+
+
+class CaptureHold(NamedTuple):
+    """Bills what was really used and ends the hold."""
+
+    id: ObjectId
+    user_id: str
+    hold_id: ObjectId
+    usage: Usage
+    priced: Priced
+    cause: Cause
+
+
+class ReleaseHold(NamedTuple):
+    """Ends a hold. Nothing is billed."""
+
+    id: ObjectId
+    user_id: str
+    hold_id: ObjectId
+    cause: Cause
+
+
+Operation = (
+    OpenWallet
+    | ChangeSettings
+    | AddGrant
+    | Consume
+    | Use
+    | Reverse
+    | Tidy
+    | PlaceHold
+    | ExtendHold
+    | CaptureHold
+    | ReleaseHold
+)

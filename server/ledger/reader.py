@@ -7,19 +7,13 @@ from bson import ObjectId
 from pymongo import ASCENDING, DESCENDING
 
 from server.kernel.clock import Clock
-from server.ledger.apply import expire
-from server.ledger.documents import (
-    Document,
-    date,
-    entry_from,
-    error_from,
-    milliseconds,
-    wallet_from,
-)
-from server.ledger.draft import RejectedUsage
+from server.ledger.dates import date, milliseconds
+from server.ledger.documents import Document, entry_from, error_from, wallet_from
+from server.ledger.draft import HoldRow, RejectedUsage
+from server.ledger.expiry import expire
 from server.ledger.model import Entry, Wallet
-from server.ledger.refusals import transaction_not_found, wallet_not_found
-from server.ledger.store import ENTRIES, REJECTED, WALLETS
+from server.ledger.refusals import hold_not_found, transaction_not_found, wallet_not_found
+from server.ledger.store import ENTRIES, HOLDS, REJECTED, WALLETS, hold_row_from
 from server.mongo.database import Database
 from server.mongo.errors import reachable
 
@@ -108,6 +102,26 @@ class LedgerReader:
         with reachable():
             async for row in cursor:
                 yield entry_from(row)
+
+    async def hold(self, hold_id: ObjectId) -> HoldRow:
+        """A hold with what became of it, as it was last written. HOLD_NOT_FOUND."""
+        rows = await self._rows(HOLDS, {"_id": hold_id}, {"_id": ASCENDING}, 1)
+        if not rows:
+            raise hold_not_found(hold_id)
+        return hold_row_from(rows[0])
+
+    async def holds(self, user_id: str, state: int, after: Cursor | None, size: int) -> Page:
+        """A page of holds, newest first, of one user ("": of all) and state (0: any)."""
+        query: Document = {}
+        if user_id:
+            query["user_id"] = ObjectId(user_id)
+        if state:
+            query["state"] = state
+        if after:
+            query["$or"] = _past(after, "$lt")
+        order = {"created_time": DESCENDING, "_id": DESCENDING}
+        rows = await self._rows(HOLDS, query, order, size + 1)
+        return _page(rows, size, [hold_row_from(row) for row in rows[:size]], _place)
 
     async def rejected(
         self, client_id: str | None, user_id: str, after: Cursor | None, size: int

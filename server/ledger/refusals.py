@@ -42,6 +42,38 @@ def too_many_grants(limit: int) -> DomainError:
     )
 
 
+def too_many_holds(limit: int) -> DomainError:
+    """TOO_MANY_HOLDS."""
+    return DomainError(
+        Reason.TOO_MANY_HOLDS,
+        f"a wallet has at most {limit} active holds at a time",
+        {"limit": limit},
+    )
+
+
+def hold_not_found(hold_id: object) -> DomainError:
+    """HOLD_NOT_FOUND."""
+    return DomainError(Reason.HOLD_NOT_FOUND, f"no hold has the id {hold_id}", {"hold_id": hold_id})
+
+
+def hold_ended(hold_id: object, state: str = "ended") -> DomainError:
+    """HOLD_ENDED."""
+    return DomainError(
+        Reason.HOLD_ENDED,
+        f"hold {hold_id} was captured, released or expired before",
+        {"hold_id": hold_id, "state": state},
+    )
+
+
+def usage_key_reused(usage_key: str) -> DomainError:
+    """USAGE_KEY_REUSED."""
+    return DomainError(
+        Reason.USAGE_KEY_REUSED,
+        "this usage_key was used before with another payload",
+        {"usage_key": usage_key},
+    )
+
+
 def reused(request_key: str) -> DomainError:
     """REQUEST_ID_REUSED."""
     request_id = request_key.partition("\0")[2]

@@ -8,9 +8,9 @@ from pymongo import ReturnDocument
 
 from server.kernel.clock import DAY_MS
 from server.kernel.tasks import map_in_slices
+from server.ledger.dates import date
 from server.ledger.documents import (
     Document,
-    date,
     entry_document,
     entry_from,
     error_document,
@@ -19,8 +19,13 @@ from server.ledger.documents import (
     wallet_update,
     writer_from,
 )
-from server.ledger.draft import Draft, Known, RejectedUsage, RequestRow
-from server.ledger.model import Entry, Wallet, Writer
+from server.ledger.draft import Draft, HoldRow, Known, RejectedUsage, RequestRow
+from server.ledger.hold_documents import (
+    hold_change_document,
+    hold_change_from,
+    hold_row_update,
+)
+from server.ledger.model import Entry, Profile, Wallet, Writer
 from server.mongo.database import Database
 from server.mongo.errors import TransactionLost, reachable
 from server.mongo.schema import Collection, Index
@@ -37,6 +42,7 @@ ENTRIES = "credits_transactions"
 REQUESTS = "ledger_requests"
 WRITERS = "usage_writers"
 REJECTED = "rejected_usages"
+HOLDS = "credits_holds"
 
 COLLECTIONS = (
     Collection(
@@ -46,6 +52,16 @@ COLLECTIONS = (
             Index((("email", 1), ("_id", 1))),
             # Idle wallets whose grants are due.
             Index((("grants.expires_time", 1),)),
+            # And those with holds that are.
+            Index((("holds.expires_time", 1),)),
+        ),
+    ),
+    Collection(
+        HOLDS,
+        (
+            Index((("user_id", 1), ("created_time", -1), ("_id", -1))),
+            Index((("state", 1), ("created_time", -1), ("_id", -1))),
+            Index((("created_time", -1), ("_id", -1))),
         ),
     ),
     Collection(
@@ -89,6 +105,7 @@ class Writes(NamedTuple):
     writers: list[Document]
     rejected: list[Document]
     settled_rejections: list[ObjectId]
+    holds: list[Document]
     announcement: OutboxDocument | None
 
 
@@ -151,6 +168,11 @@ class LedgerStore:
         rows = await self._find(ENTRIES, "_id", ids)
         return {row["_id"].binary: entry_from(row) for row in rows}
 
+    async def holds(self, ids: Iterable[ObjectId]) -> dict[ObjectId, HoldRow]:
+        """The holds under these ids with what became of them, by id."""
+        rows = await self._find(HOLDS, "_id", ids)
+        return {row["_id"]: hold_row_from(row) for row in rows}
+
     async def _find(self, collection: str, field: str, values: Iterable[object]) -> list[Document]:
         wanted = list(values)
         if not wanted:
@@ -183,6 +205,7 @@ class LedgerStore:
             ],
             rejected=[_rejected_update(row, draft.now_ms) for row in draft.rejected.values()],
             settled_rejections=draft.settled_rejections,
+            holds=[hold_row_update(*row) for row in draft.holds.values()],
             announcement=await self._announcement(draft),
         )
 
@@ -198,6 +221,8 @@ class LedgerStore:
                 await tx.insert(WALLETS, writes.new_wallets)
             await _update_guarded(tx, WALLETS, writes.wallets)
             await _update_guarded(tx, WRITERS, writes.writers)
+            if writes.holds:
+                await tx.update(HOLDS, writes.holds)
             if writes.rejected:
                 await tx.update(REJECTED, writes.rejected)
             if writes.settled_rejections:
@@ -263,14 +288,23 @@ def _request_document(row: RequestRow, now_ms: int) -> Document:
         document["entry_id"] = row.entry.id
     if row.wallet is not None:
         document["wallet"] = wallet_document(row.wallet)
+    if row.hold is not None:
+        document["hold"] = hold_change_document(row.hold)
     return document
 
 
+def hold_row_from(row: Mapping[str, Any]) -> HoldRow:
+    """A hold's row."""
+    profile = Profile(row["user_wallet_id"], row["user_id"], "", 0)
+    return HoldRow(profile, hold_change_from(row))
+
+
 def _request_from(row: Mapping[str, Any], entries: Mapping[bytes, Entry]) -> RequestRow:
-    entry_id, wallet = row.get("entry_id"), row.get("wallet")
+    entry_id, wallet, hold = row.get("entry_id"), row.get("wallet"), row.get("hold")
     return RequestRow(
         row["_id"],
         bytes(row["fingerprint"]),
         None if entry_id is None else entries[entry_id.binary],
         None if wallet is None else wallet_from(wallet),
+        None if hold is None else hold_change_from(hold),
     )

@@ -50,15 +50,17 @@ class _Books:
             self.grants[grant_id] = self.grants.get(grant_id, 0) + micros
         if entry.grant is not None:
             self.as_made[entry.id] = entry.grant
-        self.held_micros = entry.held_after_micros
+        self.held_micros += entry.held_change_micros
         self.chain = link(self.chain, entry)
         self.compare(place, "sequence", place, entry.sequence)
         self.compare(place, "balance_after_micros", self.credits_micros, entry.balance_after_micros)
         self.compare(place, "debt_after_micros", self.debt_micros, entry.debt_after_micros)
+        self.compare(place, "held_after_micros", self.held_micros, entry.held_after_micros)
         self.compare(place, "chain", self.chain.hex(), entry.chain.hex())
         # One broken link is one difference: the rest is held against what is stored.
         self.chain, self.sequence = entry.chain, entry.sequence
         self.credits_micros, self.debt_micros = entry.balance_after_micros, entry.debt_after_micros
+        self.held_micros = entry.held_after_micros
 
     def compare(self, sequence: int, field: str, expected: object, actual: object) -> None:
         """Notes a difference, up to MAX_DIFFERENCES."""
@@ -84,6 +86,8 @@ async def verify(wallet: Wallet, history: AsyncIterator[Entry]) -> Verification:
         books.compare(0, f"grants.{grant_id}.remaining_micros", expected, actual)
     for grant in wallet.grants:
         _compare_origin(books, grant)
+    set_aside = sum(hold.held_micros for hold in wallet.holds)
+    books.compare(0, "sum of holds", set_aside, wallet.held_micros)
     total = sum(stored.values()) - wallet.debt_micros
     books.compare(0, "grants less debt", total, wallet.credits_micros)
     return Verification(tuple(books.differences), checked)

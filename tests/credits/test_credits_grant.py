@@ -150,7 +150,7 @@ class TestBounds:
     async def test_a_wallet_holds_so_many_grants(
         self, served: Served, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("server.ledger.apply.MAX_GRANTS", 3)
+        monkeypatch.setattr("server.ledger.posting.MAX_GRANTS", 3)
         user_id = await served.new_wallet()
         for _ in range(3):
             await served.grant(user_id, 1)

@@ -237,7 +237,7 @@ class TestRefusals:
     async def test_of_more_grants_than_a_wallet_holds(
         self, served: Served, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("server.ledger.apply.MAX_GRANTS", 3)
+        monkeypatch.setattr("server.ledger.posting.MAX_GRANTS", 3)
         user_id = await served.new_wallet()
         for _ in range(3):
             await served.grant(user_id, 1)

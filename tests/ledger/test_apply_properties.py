@@ -14,7 +14,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from server.kernel.errors import DomainError, Reason
 from server.ledger import apply
-from server.ledger.apply import Applied
 from server.ledger.chain import canonical, link
 from server.ledger.documents import (
     entry_document,
@@ -23,6 +22,7 @@ from server.ledger.documents import (
     wallet_from,
     wallet_update,
 )
+from server.ledger.expiry import expire
 from server.ledger.model import (
     NEVER_MS,
     DecreaseReason,
@@ -32,6 +32,7 @@ from server.ledger.model import (
     Wallet,
     new_wallet,
 )
+from server.ledger.posting import Applied
 from server.ledger.verify import verify
 from tests.ledger.oracle import PlainWallet, Refused
 from tests.ledger.rules import (
@@ -213,7 +214,7 @@ class WalletMachine(RuleBasedStateMachine):
 
     @invariant()
     def reads_expire_what_is_due(self) -> None:
-        seen, oracle = apply.expire(self.wallet, self.now_ms).wallet, copy.deepcopy(self.oracle)
+        seen, oracle = expire(self.wallet, self.now_ms).wallet, copy.deepcopy(self.oracle)
         oracle.pass_time(self.now_ms)
         assert seen.credits_micros == oracle.credits
         assert [(g.id, g.remaining_micros) for g in seen.grants] == oracle.in_burn_order()

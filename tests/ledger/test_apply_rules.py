@@ -9,8 +9,9 @@ from server.kernel.errors import DomainError, Reason
 from server.kernel.ids import derived_id
 from server.kernel.money import MAX_MICROS
 from server.ledger import apply
-from server.ledger.apply import Applied
+from server.ledger.expiry import expire
 from server.ledger.model import Entry, OverdraftPolicy, Wallet
+from server.ledger.posting import Applied
 from tests.ledger.rules import (
     NOW_MS,
     a_consumption,
@@ -110,16 +111,16 @@ class TestExpiry:
         ledger = Ledger()
         ledger.run(apply.add_grant, a_grant(10, expires_ms=LATER_MS))
         held = ledger.wallet._replace(held_micros=4)
-        after = apply.expire(held, LATER_MS)
+        after = expire(held, LATER_MS)
         assert [entry.signed_micros for entry in after.entries] == [-6]
         assert after.wallet.grants[0].remaining_micros == 4
-        assert apply.expire(after.wallet, LATER_MS + 1).entries == ()
+        assert expire(after.wallet, LATER_MS + 1).entries == ()
 
     def test_ids_are_the_same_for_whoever_finds_it_due(self) -> None:
         """Two processes that expire the same grant meet at its id."""
         ledger = Ledger()
         ledger.run(apply.add_grant, a_grant(10, expires_ms=LATER_MS))
-        one, other = (apply.expire(ledger.wallet, LATER_MS + late) for late in (0, 5))
+        one, other = (expire(ledger.wallet, LATER_MS + late) for late in (0, 5))
         assert one.entries[0].id == other.entries[0].id
 
     def test_ids_are_not_those_of_any_clients_usage(self) -> None:
@@ -127,5 +128,5 @@ class TestExpiry:
         ledger = Ledger()
         ledger.run(apply.add_grant, a_grant(10, expires_ms=LATER_MS))
         grant = ledger.wallet.grants[0]
-        (entry,) = apply.expire(ledger.wallet, LATER_MS).entries
+        (entry,) = expire(ledger.wallet, LATER_MS).entries
         assert entry.id != derived_id("expiry", str(grant.id), "2")
