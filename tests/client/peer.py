@@ -18,6 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from zaaz.credits.v1 import usage_service_pb2 as pb
+from zaaz.credits.v1.feature_usage_log_pb2 import FEATURE_USAGE_STATUS_SUCCESS, FeatureUsageEvent
 from zaaz.credits.v1.usage_service_pb2_grpc import (
     UsageServiceServicer,
     add_UsageServiceServicer_to_server,
@@ -53,6 +54,7 @@ class Writer:
 
     next_offset: int = 0
     events: list[pb.UsageEvent] = field(default_factory=list)
+    interactions: list[FeatureUsageEvent] = field(default_factory=list)
     generation: int = 0
 
     @property
@@ -225,7 +227,7 @@ class Peer(UsageServiceServicer):
     async def _answer(
         self, writer: Writer, frame: pb.UsageFrame, context: Stream, *, wrong: bool = False
     ) -> None:
-        assert 1 <= len(frame.events) <= self.max_frame_events
+        assert 1 <= _size(frame) <= self.max_frame_events
         if frame.offset > writer.next_offset:
             await self._reject(writer, frame, context, _REJECTIONS[Do.GAP])
             return
@@ -236,17 +238,21 @@ class Peer(UsageServiceServicer):
     def _take(self, writer: Writer, frame: pb.UsageFrame) -> pb.UsageFrameAck:
         if frame.offset > writer.next_offset:
             return pb.UsageFrameAck()
-        ack = pb.UsageFrameAck(through_offset=frame.offset + len(frame.events))
+        ack = pb.UsageFrameAck(through_offset=frame.offset + _size(frame))
         fresh = writer.next_offset - frame.offset
-        for index, event in enumerate(frame.events):
+        sent: list[pb.UsageEvent | FeatureUsageEvent] = [*frame.events, *frame.feature_events]
+        for index, event in enumerate(sent):
             if index < fresh:
                 continue
-            writer.events.append(event)
-            error = self.refused.get(event.usage_key)
-            if error is None:
-                ack.billed_events += 1
+            is_refused = event.usage_key in self.refused
+            if isinstance(event, pb.UsageEvent):
+                writer.events.append(event)
+                ack.billed_events += not is_refused
             else:
-                ack.errors.add(index=index, error=error, kept=True)
+                writer.interactions.append(event)
+                ack.logged_events += not is_refused
+            if is_refused:
+                ack.errors.add(index=index, error=self.refused[event.usage_key], kept=True)
         writer.next_offset = max(writer.next_offset, ack.through_offset)
         return ack
 
@@ -271,6 +277,10 @@ async def iter_requests(context: Stream) -> AsyncIterator[pb.IngestUsageRequest]
         yield request
 
 
+def _size(frame: pb.UsageFrame) -> int:
+    return len(frame.events) + len(frame.feature_events)
+
+
 def script(answers: Iterable[Do], then: Do = Do.ACK) -> Script:
     """One answer a frame, and `then` for all that follow."""
     remaining = iter(answers)
@@ -287,6 +297,27 @@ def event(index: int) -> pb.UsageEvent:
     )
     made.occurred_time.FromMilliseconds(1_800_000_000_000 + index)
     return made
+
+
+def interaction(index: int) -> FeatureUsageEvent:
+    made = FeatureUsageEvent(
+        usage_key=f"key-{index}",
+        user_id="65f0000000000000000000aa",
+        feature_endpoint="chat.send",
+        code=200,
+        status=FEATURE_USAGE_STATUS_SUCCESS,
+    )
+    made.payload.string_value = "x" * (index % 700)
+    made.occurred_time.FromMilliseconds(1_800_000_000_000 + index)
+    return made
+
+
+def mixed(count: int) -> list[pb.UsageEvent | FeatureUsageEvent]:
+    """Events of both kinds, in runs and by turns."""
+    return [
+        interaction(index) if index % 3 == 1 or index % 20 > 14 else event(index)
+        for index in range(count)
+    ]
 
 
 def keys(count: int, start: int = 0) -> list[str]:

@@ -1,12 +1,21 @@
 """The queue's bookkeeping, by any sequence of what can happen to it."""
 
+from collections.abc import Callable
+
 from hypothesis import given
 from hypothesis import strategies as st
 from zaaz.credits.v1.usage_service_pb2 import IngestUsageRequest
 from zaaz_client.usage_queue import MAX_FRAME_BYTES, UsageQueue
-from zaaz_client.wire import decode_event, encode_event, encode_frame, encode_open
+from zaaz_client.wire import (
+    StreamEvent,
+    decode_event,
+    encode_event,
+    encode_frame,
+    encode_open,
+    is_feature_event,
+)
 
-from .peer import event
+from .peer import event, interaction
 
 steps = st.lists(
     st.one_of(
@@ -89,6 +98,25 @@ def test_frames_are_what_the_contract_reads(offset: int, sizes: list[int]) -> No
     assert request.frame.offset == offset
     assert list(request.frame.events) == events
     assert [decode_event(chunk) for chunk in chunks] == events
+
+
+@given(st.lists(st.sampled_from([event, interaction]), min_size=1, max_size=30))
+def test_each_kind_keeps_its_order_and_its_places_in_a_frame(
+    kinds: list[Callable[[int], StreamEvent]],
+) -> None:
+    events = [make(index) for index, make in enumerate(kinds)]
+    queue = UsageQueue(1_000, 10_000_000)
+    queue.start(7)
+    for made in events:
+        queue.put_nowait(encode_event(made))
+    frame = queue.cut()
+    assert [decode_event(chunk) for chunk in frame.chunks] == events
+    read = IngestUsageRequest.FromString(encode_frame(frame.offset, frame.chunks)).frame
+    counted = [*read.events, *read.feature_events]
+    assert [events[frame.place(index)] for index in range(len(counted))] == counted
+    assert [is_feature_event(chunk) for chunk in frame.chunks] == [
+        made.DESCRIPTOR.name == "FeatureUsageEvent" for made in events
+    ]
 
 
 def test_open_is_what_the_contract_reads() -> None:

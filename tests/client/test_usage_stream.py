@@ -24,7 +24,7 @@ from zaaz_client.errors import ApiKeyRevoked, FrameSizeInvalid, InternalError, M
 from zaaz_client.usage_queue import Frame
 from zaaz_client.usage_results import UsageResults
 
-from .peer import KEY, Do, Peer, event, keys, script, status
+from .peer import KEY, Do, Peer, event, interaction, keys, mixed, script, status
 
 QUICK = UsageStreamSettings(
     linger_seconds=0.001, min_backoff_seconds=0.001, max_backoff_seconds=0.02
@@ -289,6 +289,58 @@ async def test_refused_events_come_back_and_the_rest_counts(peer: Peer, client: 
     assert told[1].error.metadata == {"ai_model": "x/y"}
     counters = stream.counters
     assert (counters.billed, counters.refused, counters.acknowledged) == (28, 2, 30)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_both_kinds_are_delivered_through_trouble(
+    peer: Peer, client: ZaazClient, seed: int
+) -> None:
+    chance = random.Random(seed)
+    troubles = [Do.DROP_BEFORE, Do.DROP_AFTER, Do.DRAIN, Do.END, Do.REJECT, Do.GAP]
+    peer.max_frame_events = chance.randint(1, 12)
+    peer.script = lambda _: chance.choice(troubles) if chance.random() < 0.4 else Do.ACK
+    events = mixed(200)
+    async with asyncio.timeout(30), client.usage_stream("w", settings=QUICK) as stream:
+        assert await stream.send_many(events) == 200
+        await stream.flush()
+    assert peer.writers["w"].events == [e for e in events if e.DESCRIPTOR.name == "UsageEvent"]
+    kept = peer.writers["w"].interactions
+    assert kept == [e for e in events if e.DESCRIPTOR.name == "FeatureUsageEvent"]
+    counters = stream.counters
+    told = counters.billed + counters.logged + counters.unreported
+    assert (counters.acknowledged, told) == (200, 200)
+
+
+async def test_interactions_share_the_offsets_and_come_back_with_theirs(
+    peer: Peer, client: ZaazClient
+) -> None:
+    peer.gate.clear()
+    error = status(grpc.StatusCode.NOT_FOUND, "FEATURE_ENDPOINT_NOT_FOUND")
+    peer.refused = {"key-1": error, "key-2": error}
+    async with client.usage_stream("w", settings=QUICK) as stream:
+        assert await stream.send_feature_usage(interaction(0)) == 0
+        assert stream.send_feature_usage_nowait(interaction(1)) == 1
+        assert await stream.send(event(2)) == 2
+        assert stream.send_nowait(event(3)) == 3
+        sent = [interaction(0), interaction(1), event(2), event(3)]
+        assert stream.unacknowledged_events() == sent
+        peer.gate.set()
+    rejected = sorted(stream.rejected_events, key=lambda rejected: rejected.offset)
+    assert [(r.offset, r.event) for r in rejected] == [(1, sent[1]), (2, sent[2])]
+    assert (stream.counters.logged, stream.counters.billed, stream.counters.refused) == (1, 1, 2)
+
+
+async def test_an_interaction_may_be_larger_than_a_usage_event(
+    peer: Peer, client: ZaazClient
+) -> None:
+    large = interaction(0)
+    large.response.string_value = "x" * 200_000
+    async with client.usage_stream("w", settings=QUICK) as stream:
+        await stream.send_feature_usage(large)
+        large.response.string_value = "x" * 300_000
+        with pytest.raises(MessageTooLarge):
+            await stream.send_feature_usage(large)
+    assert len(peer.writers["w"].interactions) == 1
 
 
 def test_an_ack_that_does_not_say_what_became_of_events_is_counted() -> None:

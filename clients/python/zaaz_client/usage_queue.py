@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Final
 
 from zaaz_client.errors import BufferFull, OffsetOutOfRange, StreamClosed, ZaazError
+from zaaz_client.wire import is_feature_event
 
 MAX_FRAME_BYTES: Final = 1024 * 1024
 """A frame ends before it; servers take messages of 4 MiB."""
@@ -25,7 +26,12 @@ _FRAME_EVENTS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Events that were sent together: chunks of `wire.encode_event`."""
+    """Events that were sent together: chunks of `wire.encode_event`.
+
+    In the order of their offsets here. The server counts a frame's events of
+    either kind together, but it settles a frame as a whole: the offsets before
+    and after it, which is all that is resumed from, are the same for both.
+    """
 
     offset: int
     chunks: tuple[bytes, ...]
@@ -34,6 +40,11 @@ class Frame:
     def end(self) -> int:
         """The offset after its last event."""
         return self.offset + len(self.chunks)
+
+    def place(self, index: int) -> int:
+        """Which chunk the server means by its index: it counts feature events after the others."""
+        kinds = [is_feature_event(chunk) for chunk in self.chunks]
+        return sorted(range(len(kinds)), key=kinds.__getitem__)[index]
 
 
 class UsageQueue:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from zaaz.credits.v1.usage_service_pb2 import UsageEvent, UsageEventError, UsageFrameAck
+from zaaz.credits.v1.usage_service_pb2 import UsageEventError, UsageFrameAck
 
 from zaaz_client.errors import ZaazError
 from zaaz_client.status import from_status
 from zaaz_client.usage_queue import Frame
-from zaaz_client.wire import decode_event
+from zaaz_client.wire import StreamEvent, decode_event
 
 MAX_REJECTED_EVENTS: Final = 1_000
 """So many refused events are remembered; older ones only count."""
@@ -24,7 +24,7 @@ class RejectedEvent:
     """An event that the server refused for good."""
 
     offset: int
-    event: UsageEvent
+    event: StreamEvent
     error: ZaazError
     kept: bool
     """ListRejectedUsage has it, from where it can be replayed."""
@@ -38,7 +38,7 @@ RejectedHandler = Callable[[RejectedEvent], None]
 class UsageCounters:
     """Events, since the stream object was made. All but `sent` and `reopened` add up:
 
-    acknowledged = billed + duplicates + refused + unreported
+    acknowledged = billed + duplicates + logged + refused + unreported
     """
 
     sent: int = 0
@@ -48,6 +48,8 @@ class UsageCounters:
     billed: int = 0
     duplicates: int = 0
     """Billed before under the same usage_key."""
+    logged: int = 0
+    """Interactions that are kept, now or since an earlier time."""
     refused: int = 0
     unreported: int = 0
     """Durable, but the answer that said what became of them was lost with a connection."""
@@ -66,11 +68,12 @@ class UsageResults:
     def acknowledged(self, frame: Frame, ack: UsageFrameAck) -> None:
         """A frame was answered."""
         events = len(frame.chunks)
-        told = ack.billed_events + ack.duplicate_events + len(ack.errors)
+        told = ack.billed_events + ack.duplicate_events + ack.logged_events + len(ack.errors)
         counters = self.counters
         counters.acknowledged += events
         counters.billed += ack.billed_events
         counters.duplicates += ack.duplicate_events
+        counters.logged += ack.logged_events
         counters.refused += len(ack.errors)
         counters.unreported += max(0, events - told)
         self._reject(frame, ack.errors)
@@ -85,9 +88,10 @@ class UsageResults:
             if not 0 <= error.index < len(frame.chunks):
                 _log.error("the server refused event %d of a shorter frame", error.index)
                 continue
+            place = frame.place(error.index)
             rejected = RejectedEvent(
-                offset=frame.offset + error.index,
-                event=decode_event(frame.chunks[error.index]),
+                offset=frame.offset + place,
+                event=decode_event(frame.chunks[place]),
                 error=from_status(error.error),
                 kept=error.kept,
             )

@@ -1,4 +1,4 @@
-"""The usage stream: send events, and each is billed exactly once."""
+"""The usage stream: send events, and each is billed, or kept, exactly once."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Final, Self
 
+from zaaz.credits.v1.feature_usage_log_pb2 import FeatureUsageEvent
 from zaaz.credits.v1.usage_service_pb2 import UsageEvent
 
 from zaaz_client.backoff import Backoff
@@ -23,7 +24,7 @@ from zaaz_client.usage_queue import UsageQueue
 from zaaz_client.usage_results import RejectedEvent, RejectedHandler, UsageCounters, UsageResults
 from zaaz_client.usage_session import Reopen, UsageSession
 from zaaz_client.usage_settings import DEFAULT_SETTINGS, UsageStreamSettings
-from zaaz_client.wire import decode_event, encode_event
+from zaaz_client.wire import StreamEvent, decode_event, encode_event
 
 MAX_DEFECTIVE_TRIES: Final = 20
 """Tries without progress against a server that answers, but with nonsense or INTERNAL."""
@@ -104,7 +105,7 @@ class UsageStream:
         """The latest refused events, oldest first (MAX_REJECTED_EVENTS of them)."""
         return self._results.rejected
 
-    def unacknowledged_events(self) -> list[UsageEvent]:
+    def unacknowledged_events(self) -> list[StreamEvent]:
         """Events that were sent and not acknowledged, in order."""
         return [decode_event(chunk) for chunk in self._queue.chunks()]
 
@@ -116,25 +117,41 @@ class UsageStream:
         The event is copied. When the wait is cancelled it was not taken.
         Raises MessageTooLarge for an event past 64 KiB, and what ended the stream.
         """
-        offset = await self._queue.put(encode_event(event))
-        self._results.counters.sent += 1
-        return offset
+        return await self._put(event)
 
     def send_nowait(self, event: UsageEvent) -> int:
         """As send, but raises BufferFull rather than wait."""
-        offset = self._queue.put_nowait(encode_event(event))
-        self._results.counters.sent += 1
-        return offset
+        return self._put_nowait(event)
 
-    async def send_many(self, events: Iterable[UsageEvent]) -> int:
-        """Hand events over in order; returns the offset after the last.
+    async def send_feature_usage(self, event: FeatureUsageEvent) -> int:
+        """As send, for an interaction to be kept in the feature usage log.
+
+        It has a place of its own in the offsets. MessageTooLarge is past 256 KiB.
+        """
+        return await self._put(event)
+
+    def send_feature_usage_nowait(self, event: FeatureUsageEvent) -> int:
+        """As send_feature_usage, but raises BufferFull rather than wait."""
+        return self._put_nowait(event)
+
+    async def send_many(self, events: Iterable[StreamEvent]) -> int:
+        """Hand events of either kind over in order; returns the offset after the last.
 
         Events before the one that raises have been taken: `next_offset` tells.
         """
         for event in events:
-            await self._queue.put(encode_event(event))
-            self._results.counters.sent += 1
+            await self._put(event)
         return self._queue.next_offset
+
+    async def _put(self, event: StreamEvent) -> int:
+        offset = await self._queue.put(encode_event(event))
+        self._results.counters.sent += 1
+        return offset
+
+    def _put_nowait(self, event: StreamEvent) -> int:
+        offset = self._queue.put_nowait(encode_event(event))
+        self._results.counters.sent += 1
+        return offset
 
     async def flush(self) -> None:
         """Wait until every event sent so far is acknowledged; raises what ended the stream.
