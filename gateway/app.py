@@ -17,6 +17,7 @@ from dataclasses import replace
 from google.protobuf.descriptor import FileDescriptor
 from starlette.types import ASGIApp
 
+from gateway import openapi
 from gateway.binding import Binding
 from gateway.decoding import Decoders
 from gateway.encoding import Encoders
@@ -38,7 +39,8 @@ def build(
     ValueError if an annotation cannot be served: that is a defect of the contract.
     """
     routes = routes_of(contract_files() if files is None else files)
-    router = Router(_endpoints(routes, upstream), health_pages(upstream))
+    pages = {**health_pages(upstream), **openapi.pages(routes)}
+    router = Router(_endpoints(routes, upstream), pages)
     return secured(router, _with_upload_limits(security, routes))
 
 

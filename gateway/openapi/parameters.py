@@ -1,0 +1,131 @@
+"""What stands in the path, the query and the head of a request."""
+
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from gateway.openapi.comments import Comments
+from gateway.openapi.known import TEXT, query_scalar
+from gateway.openapi.rules import Json, constraints, refuses_zero, rules_of
+from gateway.openapi.schemas import Schemas
+from gateway.routes import Route
+from gateway.templates import parse_template
+from gateway.values import WRAPPERS
+
+WHOLE: Final = "*"
+MAX_DEPTH: Final = 4
+"""Fields of fields of fields are named in a query no deeper than so."""
+
+_OPTIONAL_IN_REST: Final = frozenset({"request_id"})
+"""What the gateway fills in where it is left out."""
+
+
+class Parameters:
+    """Makes the parameters of a route."""
+
+    def __init__(self, schemas: Schemas, comments: Comments) -> None:
+        self._schemas = schemas
+        self._comments = comments
+
+    def of(self, route: Route) -> list[Json]:
+        """Those of the path, then those of the query."""
+        bound = path_fields(route)
+        made = [self._in_path(route.method.input_type, path) for path in bound]
+        if route.body != WHOLE:
+            taken = {*bound, route.body}
+            made += self._in_query(route.method.input_type, "", taken)
+        return made
+
+    def _in_path(self, request: Descriptor, path: str) -> Json:
+        field = _field_at(request, path)
+        schema = {"minLength": 1} | self._text(field) if _is_string(field) else self._text(field)
+        return self._told(field, {"name": path, "in": "path", "required": True, "schema": schema})
+
+    def _in_query(
+        self, message: Descriptor, prefix: str, taken: Collection[str], depth: int = 1
+    ) -> Iterator[Json]:
+        for field in message.fields:
+            path = prefix + field.name
+            if path in taken:
+                continue
+            if _fits_query(field):
+                yield self._query_parameter(field, path, is_top=not prefix)
+            elif (inner := _message_of(field)) is not None and depth < MAX_DEPTH:
+                yield from self._in_query(inner, path + ".", taken, depth + 1)
+
+    def _query_parameter(self, field: FieldDescriptor, path: str, *, is_top: bool) -> Json:
+        rules = rules_of(field)
+        if field.is_repeated:
+            items = self._text(field) | constraints(rules.repeated.items)
+            schema: Json = {"type": "array", "items": items} | constraints(rules)
+        else:
+            schema = self._text(field)
+        made: Json = {"name": path, "in": "query", "schema": schema}
+        if is_top and field.name not in _OPTIONAL_IN_REST and _must_be_set(field):
+            made["required"] = True
+        return self._told(field, made)
+
+    def _text(self, field: FieldDescriptor) -> Json:
+        """The schema of one value as text."""
+        if field.message_type is not None or field.enum_type is not None:
+            return self._schemas.one(field)
+        rules = rules_of(field)
+        schema = query_scalar(field.type)
+        return schema if field.is_repeated else schema | _numeric(constraints(rules))
+
+    def _told(self, field: FieldDescriptor, parameter: Json) -> Json:
+        comment = self._comments.of(field.full_name)
+        return parameter | ({"description": comment} if comment else {})
+
+
+def path_fields(route: Route) -> list[str]:
+    """The fields that the path fills, in its order."""
+    return [variable.field_path for variable in parse_template(route.path).variables]
+
+
+def _field_at(message: Descriptor, path: str) -> FieldDescriptor:
+    *parents, name = path.split(".")
+    for parent in parents:
+        inner = message.fields_by_name[parent].message_type
+        assert inner is not None
+        message = inner
+    return message.fields_by_name[name]
+
+
+def _must_be_set(field: FieldDescriptor) -> bool:
+    rules = rules_of(field)
+    return bool(rules.required) or (not field.has_presence and refuses_zero(rules))
+
+
+def _is_string(field: FieldDescriptor) -> bool:
+    return field.type == FieldDescriptor.TYPE_STRING
+
+
+def _fits_query(field: FieldDescriptor) -> bool:
+    if field.message_type is None:
+        return True
+    name = field.message_type.full_name
+    return (name in TEXT or name in WRAPPERS) and not field.message_type.GetOptions().map_entry
+
+
+def _message_of(field: FieldDescriptor) -> Descriptor | None:
+    """The message whose fields a query names one by one."""
+    message = field.message_type
+    if message is None or field.is_repeated or message.full_name.startswith("google.protobuf."):
+        return None
+    return message
+
+
+def _numeric(rules: Json) -> Json:
+    """Bounds of an int64 as numbers again."""
+    made = {key: value for key, value in rules.items() if not key.startswith("x-")}
+    bounds = {key[2:]: int(value) for key, value in rules.items() if key in _TEXT_BOUNDS}
+    if bounds:
+        made.pop("pattern", None)
+    return made | bounds
+
+
+_TEXT_BOUNDS: Final = frozenset(
+    {"x-minimum", "x-maximum", "x-exclusiveMinimum", "x-exclusiveMaximum"}
+)
