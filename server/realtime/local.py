@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from itertools import count
-from typing import Self
+from typing import Protocol, Self
 
 from server.realtime.port import Message, Overflow
 
@@ -72,20 +72,34 @@ class LocalSubscription:
         self._leave(self)
 
 
+class _Listener:
+    """Hands messages on as they come."""
+
+    def __init__(self, heard: Callable[[Message], None]) -> None:
+        self.offer = heard
+
+
+class _Audience(Protocol):
+    """Whoever hears a channel."""
+
+    @property
+    def offer(self) -> Callable[[Message], None]: ...
+
+
 class _Channel:
-    """The subscriptions of one channel, and the newest sequence of each key."""
+    """Who hears one channel, and the newest sequence of each key."""
 
     def __init__(self) -> None:
         # A dict for its order: who came first is told first.
-        self.subscriptions: dict[LocalSubscription, None] = {}
+        self.audience: dict[_Audience, None] = {}
         self._newest: OrderedDict[str, int] = OrderedDict()
 
     def publish(self, message: Message) -> None:
         if self._comes_late(message):
             return
         # A copy: who overflows leaves while we go round.
-        for subscription in tuple(self.subscriptions):
-            subscription.offer(message)
+        for one in tuple(self.audience):
+            one.offer(message)
 
     def _comes_late(self, message: Message) -> bool:
         key, sequence = message.get("key"), message.get("sequence")
@@ -115,13 +129,24 @@ class LocalRealtime:
 
     def subscribe(self, channel: str) -> LocalSubscription:
         """Hear what is published from now on."""
-        found = self._channels.setdefault(channel, _Channel())
-
-        def leave(subscription: LocalSubscription) -> None:
-            found.subscriptions.pop(subscription, None)
-            if not found.subscriptions and self._channels.get(channel) is found:
-                del self._channels[channel]
-
-        subscription = LocalSubscription(channel, self._max_waiting_messages, leave)
-        found.subscriptions[subscription] = None
+        subscription = LocalSubscription(
+            channel, self._max_waiting_messages, lambda left: self._leave(channel, left)
+        )
+        self._join(channel, subscription)
         return subscription
+
+    def listen(self, channel: str, heard: Callable[[Message], None]) -> Callable[[], None]:
+        """Call `heard` with each message from now on, until the returned function is called."""
+        listener = _Listener(heard)
+        self._join(channel, listener)
+        return lambda: self._leave(channel, listener)
+
+    def _join(self, channel: str, one: _Audience) -> None:
+        self._channels.setdefault(channel, _Channel()).audience[one] = None
+
+    def _leave(self, channel: str, one: _Audience) -> None:
+        found = self._channels.get(channel)
+        if found is not None:
+            found.audience.pop(one, None)
+            if not found.audience:
+                del self._channels[channel]

@@ -12,7 +12,7 @@ A message is a mapping that BSON can carry. Two of its fields mean something:
               one replaces it where it waits, and an older one that comes late is dropped
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, Self
 
 Message = Mapping[str, Any]
@@ -56,4 +56,12 @@ class Realtime(Protocol):
 
     def subscribe(self, channel: str) -> Subscription:
         """Hear what is published from now on."""
+        ...
+
+    def listen(self, channel: str, heard: Callable[[Message], None]) -> Callable[[], None]:
+        """Call `heard` with each message from now on, until the returned function is called.
+
+        For who keeps nothing and only notes that something happened: there is no
+        queue that could overflow and no task that waits. `heard` must be quick.
+        """
         ...

@@ -199,6 +199,32 @@ class TestClose:
         assert await read(third, 1) == [event(2)]
 
 
+class TestListen:
+    async def test_is_called_with_each_message_until_it_is_given_up(
+        self, realtime: Realtime
+    ) -> None:
+        heard: list[Message] = []
+        stop = realtime.listen("a", heard.append)
+        subscription = realtime.subscribe("a")
+        for sequence in range(3):
+            await realtime.publish("a", event(sequence))
+        await realtime.publish("b", event(9))
+        stop()
+        stop()
+        assert await read(subscription, 3) == heard == [event(n) for n in range(3)]
+        await realtime.publish("a", event(3))
+        assert len(heard) == 3
+        # Whoever else is there goes on.
+        assert await read(subscription, 1) == [event(3)]
+
+    async def test_hears_no_state_that_comes_late(self, realtime: Realtime) -> None:
+        heard: list[Message] = []
+        realtime.listen("a", heard.append)
+        for sequence in (2, 1, 3):
+            await realtime.publish("a", state(sequence))
+        assert heard == [state(2), state(3)]
+
+
 class TestWalletChanges:
     async def test_a_committed_row_reaches_who_watches_the_wallet(self, database: Database) -> None:
         await database.prepare(COLLECTIONS)
