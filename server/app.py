@@ -58,7 +58,7 @@ from server.mongo.errors import is_unavailable
 from server.realtime.local import LocalRealtime
 from server.realtime.port import Realtime
 from server.realtime.wallet_changes import CONSUMER as REALTIME_CONSUMER
-from server.realtime.wallet_changes import WalletChanges
+from server.realtime.wallet_changes import WalletChanges, wallet_channel
 from server.rpc.address import Address, parse_address
 from server.rpc.drain import Drain
 from server.rpc.interceptor import Edge
@@ -66,7 +66,9 @@ from server.rpc.logs import EventLog
 from server.rpc.server import CannotServeError, RpcServer, Tls
 from server.rpc.telemetry import Telemetry
 from server.rpc.validation import warm
+from server.wallet.resume_tokens import ResumeTokens
 from server.wallet.servicer import WalletServicer
+from server.wallet.watches import WalletWatches
 
 LOCAL_CLIENT = "local"
 """Whose key `make run` makes."""
@@ -180,7 +182,15 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     events = EventReader(pricing, clock)
     room = RejectionRoom(reader, clock)
     rpc.add(add_AuthServiceServicer_to_server, AuthServicer(auth, tokens))
-    rpc.add(add_WalletServiceServicer_to_server, WalletServicer(ledger, reader, tokens, clock))
+    watches = WalletWatches(
+        store,
+        reader.as_of_now,
+        lambda user_id, heard: realtime.listen(wallet_channel(user_id), lambda _: heard()),
+        ResumeTokens(tokens, clock),
+        clock,
+    )
+    wallets = WalletServicer(ledger, reader, watches, tokens, clock)
+    rpc.add(add_WalletServiceServicer_to_server, wallets)
     credits_servicer = CreditsServicer(ledger, reader, pricing, tokens, clock)
     rpc.add(add_CreditsServiceServicer_to_server, credits_servicer)
     usage = UsageServicer(ledger, reader, events, room, tokens, drain.started)
@@ -191,6 +201,9 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     background.start("keys", auth.run())
     background.start("messages", dispatcher.run())
     background.start("ledger", committer.run())
+    background.start("watched wallets", watches.read())
+    background.start("watched versions", watches.sweep())
+    background.start("watches' end", watches.end_with(drain.started))
     return realtime
 
 

@@ -18,6 +18,7 @@ from server.ledger.operations import ChangeSettings
 from server.ledger.reader import LedgerReader
 from server.ledger.service import Caller, Ledger
 from server.ledger.verify import verify
+from server.wallet.watches import WalletWatches
 
 MAX_PAGE_SIZE = 500
 SETTINGS = ("overdraft_policy", "low_balance_threshold_micros")
@@ -28,10 +29,16 @@ class WalletServicer(WalletServiceServicer):
     """Thin: the ledger owns every wallet."""
 
     def __init__(
-        self, ledger: Ledger, reader: LedgerReader, page_tokens: PageTokens, clock: Clock
+        self,
+        ledger: Ledger,
+        reader: LedgerReader,
+        watches: WalletWatches,
+        page_tokens: PageTokens,
+        clock: Clock,
     ) -> None:
         self._ledger = ledger
         self._reader = reader
+        self._watches = watches
         self._page_tokens = page_tokens
         self._clock = clock
 
@@ -85,6 +92,12 @@ class WalletServicer(WalletServiceServicer):
         return pb.VerifyWalletResponse(
             differences=differences, transactions_checked=found.entries_checked
         )
+
+    async def WatchWallet(  # type: ignore[override]  # writes by itself: a generator costs more
+        self, request: pb.WatchWalletRequest, context: Any
+    ) -> None:
+        """The wallet's state, then each change of it."""
+        await self._watches.follow(request.user_id, request.resume_token, context.write)
 
     def _message(self, wallet: Wallet) -> wallet_pb2.Wallet:
         return wallet_message(wallet, self._clock())
