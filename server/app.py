@@ -18,6 +18,7 @@ from zaaz.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from zaaz.credits.v1 import usage_service_pb2
 from zaaz.credits.v1.credits_service_pb2_grpc import add_CreditsServiceServicer_to_server
 from zaaz.credits.v1.usage_service_pb2_grpc import add_UsageServiceServicer_to_server
+from zaaz.wallet.v1.statement_service_pb2_grpc import add_StatementServiceServicer_to_server
 from zaaz.wallet.v1.wallet_service_pb2_grpc import add_WalletServiceServicer_to_server
 
 from server.auth.service import AuthService
@@ -45,8 +46,10 @@ from server.ledger.committer import Committer
 from server.ledger.metrics import LedgerMetrics
 from server.ledger.reader import LedgerReader
 from server.ledger.service import Ledger
+from server.ledger.statements import StatementReader
 from server.ledger.store import COLLECTIONS as LEDGER_COLLECTIONS
 from server.ledger.store import WALLET_CHANGED, LedgerStore, OutboxDocument
+from server.ledger.trial_balance import TrialBalance
 from server.messaging.consumers import Consumers
 from server.messaging.dispatcher import Dispatcher
 from server.messaging.outbox import OUTBOX, Outbox
@@ -68,6 +71,8 @@ from server.rpc.telemetry import Telemetry
 from server.rpc.validation import warm
 from server.wallet.resume_tokens import ResumeTokens
 from server.wallet.servicer import WalletServicer
+from server.wallet.signing import Signer
+from server.wallet.statement_servicer import StatementServicer
 from server.wallet.watches import WalletWatches
 
 LOCAL_CLIENT = "local"
@@ -191,6 +196,14 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     )
     wallets = WalletServicer(ledger, reader, watches, tokens, clock)
     rpc.add(add_WalletServiceServicer_to_server, wallets)
+    statements = StatementServicer(
+        StatementReader(database, reader),
+        TrialBalance(database),
+        Signer(settings.secret),
+        tokens,
+        clock,
+    )
+    rpc.add(add_StatementServiceServicer_to_server, statements)
     credits_servicer = CreditsServicer(ledger, reader, pricing, tokens, clock)
     rpc.add(add_CreditsServiceServicer_to_server, credits_servicer)
     usage = UsageServicer(ledger, reader, events, room, tokens, drain.started)
