@@ -10,7 +10,8 @@ from typing import Any, Final
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from gateway.openapi.comments import Comments
-from gateway.openapi.rules import INT64, constraints, rules_of
+from gateway.openapi.known import SCALARS
+from gateway.openapi.rules import constraints, rules_of
 from gateway.openapi.schemas import OUTPUT_ONLY, map_entry
 from gateway.values import WRAPPERS
 
@@ -51,8 +52,6 @@ _KNOWN: Final[dict[str, Any]] = {
 _SKIPPED: Final = frozenset({"page_token", "filter", "order_by", "resume_token", "etag"})
 """Nobody makes these up."""
 
-_NUMBERS: Final = frozenset({"integer", "number"})
-
 
 class NoExampleError(Exception):
     """There is no example."""
@@ -63,6 +62,12 @@ class Examples:
 
     def __init__(self, comments: Comments) -> None:
         self._comments = comments
+
+    def patch(self, message: Descriptor, without: set[str]) -> dict[str, Any]:
+        """An example of what may be changed: fields without a rule are the server's own."""
+        ruled = {field.name for field in message.fields if rules_of(field).ByteSize()}
+        rest = {field.name for field in message.fields} - ruled
+        return self.message(message, without | rest)
 
     def message(self, message: Descriptor, without: set[str], depth: int = 0) -> dict[str, Any]:
         """An example of `message` less some fields."""
@@ -106,7 +111,7 @@ class Examples:
             return _text(field.name, constraints(rules))
         if field.type == FieldDescriptor.TYPE_BYTES:
             return "emFheg=="
-        return _number(rules)
+        return _number(field, rules)
 
     def _message_value(self, message: Descriptor, depth: int) -> Any:
         name = message.full_name
@@ -146,7 +151,7 @@ def _enum(enum: EnumDescriptor, rules: Any) -> str:
     return str(enum.values_by_number[(fitting or allowed)[0]].name)
 
 
-def _number(rules: Any) -> int | float | str:
+def _number(field: FieldDescriptor, rules: Any) -> int | float | str:
     kind = rules.WhichOneof("type")
     inner = getattr(rules, kind) if kind else None
     value = 1
@@ -158,4 +163,4 @@ def _number(rules: Any) -> int | float | str:
             inner.HasField("lt") and value >= inner.lt
         ):
             raise NoExampleError
-    return str(value) if kind in INT64 else value
+    return str(value) if SCALARS[field.type]["type"] == "string" else value

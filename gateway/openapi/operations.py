@@ -82,14 +82,15 @@ class Operations:
         prefix = "" if route.body == WHOLE else route.body + "."
         bound = [path for path in path_fields(route) if path.startswith(prefix)]
         elsewhere = {path.removeprefix(prefix) for path in bound}
-        package = component_name(message.full_name).rpartition(".")[0]
+        package = component_name(route.method.input_type.full_name).rpartition(".")[0]
         name = f"{package}.{operation_id.partition('_')[2]}Body"
         is_patch = route.verb == "PATCH"
         schema = self._schemas.body(name, message, elsewhere, is_patch=is_patch)
         if route.body == WHOLE:
             _free(self._schemas.components[name], REQUEST_ID)
         content: Json = {"schema": schema}
-        example = self._examples.message(message, elsewhere)
+        make = self._examples.patch if is_patch else self._examples.message
+        example = make(message, elsewhere)
         if example:
             content["example"] = example
         is_needed = "required" in self._schemas.components[name]

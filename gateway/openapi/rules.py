@@ -109,7 +109,7 @@ def _of_string(rules: Any, *, skips_zero: bool) -> Json:
     elif rules.pattern:
         made["x-re2-pattern"] = rules.pattern
     known = rules.WhichOneof("well_known")
-    if known in _FORMATS and not skips_zero:
+    if known in _FORMATS:  # which refuses nothing: it only says what is meant
         made["format"] = _FORMATS[known]
     if skips_zero:
         made.pop("minLength", None)
