@@ -20,7 +20,7 @@ from server.kernel.errors import DomainError, Reason
 from server.kernel.tasks import end
 from server.ledger.cache import StateCache
 from server.ledger.draft import Draft, Known
-from server.ledger.jobs import Job
+from server.ledger.jobs import Job, Posted, Request, replayed
 from server.ledger.metrics import LedgerMetrics
 from server.ledger.model import Wallet, Writer
 from server.ledger.queue import MAX_BATCH_ENTRIES, JobQueue
@@ -87,6 +87,11 @@ class Committer:
     async def peek(self, user_id: str) -> Wallet | None:
         """The user's wallet as the committer has it, without waiting for what is on its way."""
         return await self._cache.peek(user_id)
+
+    async def earlier(self, request: Request) -> Posted | None:
+        """What an operation under this request came to. REQUEST_ID_REUSED; None: it was none."""
+        row = (await self._store.known([request.key], ())).requests.get(request.key)
+        return None if row is None else replayed(row, request)
 
     async def run(self) -> None:
         """Commits until cancelled."""

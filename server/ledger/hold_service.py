@@ -12,12 +12,12 @@ from server.ledger.committer import Committer
 from server.ledger.draft import HoldRow
 from server.ledger.expiry import expire
 from server.ledger.jobs import OperationJob, Posted, Request
-from server.ledger.model import Cause, DisconnectPolicy, Hold, Priced, Usage, Wallet
+from server.ledger.model import Cause, DisconnectPolicy, Hold, HoldState, Priced, Wallet
 from server.ledger.operations import CaptureHold, ExtendHold, Operation, PlaceHold, ReleaseHold
 from server.ledger.reader import LedgerReader
 from server.ledger.refusals import hold_not_found, wallet_not_found
-from server.ledger.service import Caller, Details
-from server.ledger.settlement import capture_id, capture_key
+from server.ledger.service import NO_DETAILS, Caller, Details
+from server.ledger.settlement import capture_id
 
 MAX_KNOWN_HOLDS = 50_000
 """Holds that this process placed lately: their end need not look them up."""
@@ -33,6 +33,7 @@ class HoldTerms(NamedTuple):
     policy: int = DisconnectPolicy.RELEASE
     feature_endpoint: str = ""
     ai_model: str = ""
+    words: int = 0
     labels: Mapping[str, str] | None = None
 
 
@@ -76,22 +77,15 @@ class HoldLedger:
             ai_model=terms.ai_model,
             labels=terms.labels or None,
         )
-        operation = PlaceHold(terms.user_id, hold, terms.ttl_ms, self._cause(caller))
-        # Prices and their moment are not what the caller asked for: a retry has others.
-        payload = (
-            "hold",
-            terms.user_id,
-            terms.bound.tokens,
-            terms.ttl_ms,
-            terms.policy,
-            terms.feature_endpoint,
-            terms.ai_model,
-            terms.labels or None,
-        )
-        posted = await self._run(caller, operation, payload)
+        operation = PlaceHold(terms.user_id, hold, terms.ttl_ms, self.cause(caller))
+        posted = await self._run(caller, operation, _asked(terms))
         if posted.hold is not None:
             self._remember(terms.user_id, posted.hold.hold)
         return posted
+
+    async def placed_before(self, caller: Caller, terms: HoldTerms) -> Posted | None:
+        """What `place` came to if it did before. REQUEST_ID_REUSED."""
+        return await self._committer.earlier(Request.of(*caller, _asked(terms)))
 
     async def find(self, hold_id: ObjectId, client_id: str | None) -> KnownHold:
         """The hold of a client (None: of any). HOLD_NOT_FOUND, for those of others too."""
@@ -103,49 +97,49 @@ class HoldLedger:
             raise hold_not_found(hold_id)
         return known
 
-    async def row(self, hold_id: ObjectId) -> HoldRow:
-        """The hold as it is stored. HOLD_NOT_FOUND."""
-        return await self._reader.hold(hold_id)
+    async def as_of_now(self, row: HoldRow) -> HoldRow:
+        """The row of a hold whose time may be over, which has no entry yet."""
+        now_ms = self._clock()
+        if row.change.state != HoldState.ACTIVE or row.change.hold.expires_ms > now_ms:
+            return row
+        wallet = await self._reader.stored_wallet(str(row.profile.user_id))
+        changes = {change.hold.id: change for change in expire(wallet, now_ms).holds}
+        change = changes.get(row.change.hold.id)
+        # Ended between the two reads: then its own row says how.
+        return (
+            await self._reader.hold(row.change.hold.id)
+            if change is None
+            else HoldRow(row.profile, change)
+        )
 
     async def extend(
+        self, caller: Caller, operation: ExtendHold, asked: Sequence[object]
+    ) -> Posted:
+        """HOLD_ENDED, FundsRefusedError. `asked` is what the caller's request says."""
+        return await self._run(caller, operation, ("extend", *asked))
+
+    async def capture(
         self,
         caller: Caller,
         hold_id: ObjectId,
         user_id: str,
-        *,
-        ttl_ms: int | None,
-        bound: Priced | None,
-        reported: Priced | None,
+        priced: Priced | None,
+        usage_key: str,
+        labels: Mapping[str, str],
     ) -> Posted:
-        """HOLD_ENDED, FundsRefusedError."""
-        cause = self._cause(caller)
-        operation = ExtendHold(new_id(), user_id, hold_id, ttl_ms, bound, reported, cause)
-        payload = (
-            "extend",
-            str(hold_id),
-            ttl_ms,
-            None if bound is None else bound.tokens,
-            None if reported is None else reported.tokens,
-        )
-        return await self._run(caller, operation, payload)
-
-    async def capture(
-        self, caller: Caller, hold_id: ObjectId, user_id: str, usage: Usage, priced: Priced
-    ) -> Posted:
-        """HOLD_ENDED, USAGE_KEY_REUSED. A usage without a key gets the hold's own."""
+        """HOLD_ENDED, USAGE_KEY_REUSED."""
         entry_id = capture_id(hold_id)
-        if usage.usage_key:
-            entry_id = derived_id(caller.client_id, user_id, usage.usage_key)
-        asked = usage._replace(occurred_ms=0)
-        if not usage.usage_key:
-            usage = usage._replace(usage_key=capture_key(hold_id))
-        cause = self._cause(caller)
-        operation = CaptureHold(entry_id, user_id, hold_id, usage, priced, cause)
-        return await self._run(caller, operation, ("capture", str(hold_id), *asked))
+        if usage_key:
+            entry_id = derived_id(caller.client_id, user_id, usage_key)
+        cause = self.cause(caller, Details(labels=dict(labels)))
+        operation = CaptureHold(entry_id, user_id, hold_id, priced, cause, usage_key=usage_key)
+        tokens = None if priced is None else priced.tokens
+        asked = ("capture", str(hold_id), tokens, usage_key, cause.labels)
+        return await self._run(caller, operation, asked)
 
     async def release(self, caller: Caller, hold_id: ObjectId, user_id: str, reason: str) -> Posted:
         """HOLD_ENDED."""
-        cause = self._cause(caller, Details(reason))
+        cause = self.cause(caller, Details(reason))
         operation = ReleaseHold(capture_id(hold_id), user_id, hold_id, cause)
         return await self._run(caller, operation, ("release", str(hold_id), reason))
 
@@ -162,7 +156,22 @@ class HoldLedger:
             del self._known[old]
         return known
 
-    def _cause(self, caller: Caller, details: Details = Details()) -> Cause:  # noqa: B008
-        return Cause(
-            caller.client_id, caller.request_id, details.reason, details.labels, self._clock()
-        )
+    def cause(self, caller: Caller, details: Details = NO_DETAILS) -> Cause:
+        """Why an entry of this caller is there."""
+        labels = details.labels or None
+        return Cause(caller.client_id, caller.request_id, details.reason, labels, self._clock())
+
+
+def _asked(terms: HoldTerms) -> Sequence[object]:
+    """What the caller asked for. Prices and their moment are not: a retry has others."""
+    return (
+        "hold",
+        terms.user_id,
+        terms.bound.tokens,
+        terms.words,
+        terms.ttl_ms,
+        terms.policy,
+        terms.feature_endpoint,
+        terms.ai_model,
+        terms.labels or None,
+    )

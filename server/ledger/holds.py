@@ -86,14 +86,12 @@ def capture_hold(wallet: Wallet, operation: CaptureHold, now_ms: int) -> Applied
     """HOLD_NOT_FOUND, HOLD_ENDED, AMOUNT_OUT_OF_RANGE. Never refused for want of credits."""
     due = expire(wallet, now_ms)
     hold = active_hold(due.wallet, operation.hold_id)
+    priced = operation.priced or hold.reported or hold.bound
+    usage = operation.usage or settlement.usage_of(
+        hold, priced, now_ms, operation.usage_key, operation.cause.labels
+    )
     ending = settlement.capture(
-        due.wallet,
-        hold,
-        operation.id,
-        operation.cause,
-        operation.usage,
-        operation.priced,
-        now_ms,
+        due.wallet, hold, operation.id, operation.cause, usage, priced, now_ms
     )
     return _ended(ending, due, now_ms)
 
@@ -113,9 +111,9 @@ def capture_by_use(wallet: Wallet, operation: Use, now_ms: int) -> Applied | Non
         operation.id,
         operation.user_id,
         hold_id,
-        operation.usage,
         operation.priced,
         Cause(operation.client_id),
+        operation.usage,
     )
     return capture_hold(wallet, capture, now_ms)
 

@@ -125,6 +125,14 @@ class Request(NamedTuple):
         return Request(f"{client_id}\0{request_id}", fingerprint)
 
 
+def replayed(earlier: RequestRow, request: Request) -> Posted:
+    """The first result. REQUEST_ID_REUSED where it was of something else."""
+    if earlier.fingerprint != request.fingerprint:
+        raise reused(request.key)
+    assert earlier.wallet is not None
+    return Posted(earlier.entry, earlier.wallet, earlier.hold)
+
+
 class OperationJob(Job[Posted]):
     """One operation on one wallet, under the caller's request_id if it has one."""
 
@@ -151,10 +159,7 @@ class OperationJob(Job[Posted]):
         yield from ()
         request = self._request
         if request is not None and (earlier := draft.find_request(request.key)):
-            if earlier.fingerprint != request.fingerprint:
-                raise reused(request.key)
-            assert earlier.wallet is not None
-            return Posted(earlier.entry, earlier.wallet, earlier.hold)
+            return replayed(earlier, request)
         try:
             posted = _perform(draft, self._operation)
         except DomainError:
@@ -189,7 +194,7 @@ def _taken(operation: Operation, earlier: Entry) -> DomainError:
     if isinstance(operation, CaptureHold | ReleaseHold) and earlier.hold_id == operation.hold_id:
         return hold_ended(operation.hold_id)
     if isinstance(operation, CaptureHold):
-        return usage_key_reused(operation.usage.usage_key)
+        return usage_key_reused(operation.usage_key)
     return DomainError(
         Reason.ALREADY_REVERSED,
         "the transaction was reversed before",

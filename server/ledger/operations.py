@@ -111,14 +111,19 @@ class ExtendHold(NamedTuple):
 
 
 class CaptureHold(NamedTuple):
-    """Bills what was really used and ends the hold."""
+    """Bills what was really used and ends the hold.
+
+    `priced` None: what was reported last, or else all that is held. `usage` None:
+    as the hold and `priced` have it, under `usage_key` ("": the hold's own).
+    """
 
     id: ObjectId
     user_id: str
     hold_id: ObjectId
-    usage: Usage
-    priced: Priced
+    priced: Priced | None
     cause: Cause
+    usage: Usage | None = None
+    usage_key: str = ""
 
 
 class ReleaseHold(NamedTuple):

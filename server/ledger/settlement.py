@@ -4,6 +4,7 @@ Holds are not tied to grants: they set aside credits of the wallet, and of those
 the ones whose time is over first. So a grant outlives its time by what is held.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from bson import ObjectId
@@ -30,6 +31,10 @@ HOLDS_ACCOUNT = "holds"
 """The counter-account of entries that move nothing but what is held."""
 
 
+HOLD_KEY_PREFIX = "hold:"
+"""What the usage_key of a capture begins with, where the caller gave none."""
+
+
 class Ending(NamedTuple):
     """The entry that ends a hold, and the hold after it."""
 
@@ -45,18 +50,24 @@ def capture_id(hold_id: ObjectId) -> ObjectId:
 
 def capture_key(hold_id: ObjectId) -> str:
     """The usage_key of such an entry."""
-    return f"hold:{hold_id}"
+    return f"{HOLD_KEY_PREFIX}{hold_id}"
 
 
-def usage_of(hold: Hold, priced: Priced, occurred_ms: int) -> Usage:
-    """What a hold's capture says was used, under a key of its own."""
+def usage_of(
+    hold: Hold,
+    priced: Priced,
+    occurred_ms: int,
+    usage_key: str = "",
+    labels: Mapping[str, str] | None = None,
+) -> Usage:
+    """What a hold's capture says was used, under the hold's own key and labels unless given."""
     return Usage(
-        capture_key(hold.id),
+        usage_key or capture_key(hold.id),
         hold.feature_endpoint,
         hold.ai_model,
         *priced.tokens,
         occurred_ms,
-        hold.labels,
+        labels or hold.labels,
     )
 
 

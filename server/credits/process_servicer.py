@@ -1,0 +1,297 @@
+"""zaaz.credits.v1.CreditsProcessService: between the contract's messages and the ledger."""
+
+from typing import Any
+
+from zaaz.common.v1.error_reason_pb2 import ErrorReason
+from zaaz.credits.v1 import credits_process_service_pb2 as pb
+from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServiceServicer
+from zaaz.ledger.v1 import hold_pb2
+
+from server.credits.entitlement import Entitlements, Estimate, Question
+from server.credits.explanation import Explainer
+from server.kernel.clock import Clock
+from server.kernel.errors import DomainError
+from server.kernel.ids import new_id, parse_id
+from server.kernel.paging import PageTokens, page_size
+from server.kernel.principal import current_principal
+from server.kernel.timestamps import storable_time, timestamp
+from server.ledger.draft import HoldRow
+from server.ledger.hold_service import HoldLedger, HoldTerms, KnownHold
+from server.ledger.holds import FundsRefusedError
+from server.ledger.jobs import Posted
+from server.ledger.messages import hold_message, transaction_message, wallet_message
+from server.ledger.model import DisconnectPolicy, Priced, Tokens, Wallet, WalletType
+from server.ledger.operations import ExtendHold
+from server.ledger.reader import LedgerReader
+from server.ledger.service import Caller
+
+MAX_PAGE_SIZE = 1_000
+DEFAULT_TTL_MS = 300_000
+
+
+class CreditsProcessServicer(CreditsProcessServiceServicer):
+    """May a user do this, and what did it come to."""
+
+    def __init__(
+        self,
+        holds: HoldLedger,
+        reader: LedgerReader,
+        entitlements: Entitlements,
+        explainer: Explainer,
+        page_tokens: PageTokens,
+        clock: Clock,
+    ) -> None:
+        self._holds = holds
+        self._reader = reader
+        self._entitlements = entitlements
+        self._explainer = explainer
+        self._page_tokens = page_tokens
+        self._clock = clock
+
+    async def AuthorizeUsage(
+        self, request: pb.AuthorizeUsageRequest, context: Any
+    ) -> pb.AuthorizeUsageResponse:
+        """Set credits aside, or say every reason against it."""
+        question, now_ms = _question(request), self._clock()
+        caller = _caller(request.request_id)
+        wallet = await self._holds.wallet(request.user_id)
+        estimate = self._entitlements.estimate(question, now_ms)
+        terms = _terms(request, question, estimate)
+        is_paid = wallet.profile.type == WalletType.PAID
+        denials = self._entitlements.denials(question, is_paid)
+        if denials:
+            earlier = await self._holds.placed_before(caller, terms)
+            if earlier is not None:
+                return self._allowed(earlier)
+            return self._denied(question, wallet, estimate)
+        try:
+            return self._allowed(await self._holds.place(caller, terms))
+        except FundsRefusedError as refused:
+            return pb.AuthorizeUsageResponse(
+                denials=[_denial(error) for error in refused.all], estimate=_estimate(estimate)
+            )
+
+    async def CheckAccess(
+        self, request: pb.CheckAccessRequest, context: Any
+    ) -> pb.CheckAccessResponse:
+        """The same question without a hold."""
+        question, now_ms = _question(request), self._clock()
+        wallet = await self._holds.wallet(request.user_id)
+        estimate = self._entitlements.estimate(question, now_ms)
+        price_micros = estimate.priced.charge.credits_micros
+        denials = self._entitlements.all_denials(question, wallet, price_micros, now_ms)
+        expired = wallet.profile.expires_ms <= now_ms
+        return pb.CheckAccessResponse(
+            allowed=not denials,
+            denials=[_denial(error) for error in denials],
+            estimate=_estimate(estimate),
+            available_micros=0 if expired else max(0, wallet.available_micros),
+        )
+
+    async def EstimateCost(
+        self, request: pb.EstimateCostRequest, context: Any
+    ) -> pb.EstimateCostResponse:
+        """What a use would cost."""
+        tokens = Tokens(
+            request.input_tokens,
+            request.output_tokens,
+            request.cache_read_tokens,
+            request.cache_write_tokens,
+        )
+        question = Question(request.feature_endpoint, request.ai_model, tokens)
+        time_ms = self._clock()
+        if request.HasField("time"):
+            time_ms = storable_time("time", request.time)
+        estimate = self._entitlements.estimate(question, time_ms)
+        return pb.EstimateCostResponse(estimate=_estimate(estimate))
+
+    async def ExtendHold(
+        self, request: pb.ExtendHoldRequest, context: Any
+    ) -> pb.ExtendHoldResponse:
+        """More time, more credits, word of what was used."""
+        hold_id = parse_id("hold_id", request.hold_id)
+        known = await self._holds.find(hold_id, _own())
+        caller = _caller(request.request_id)
+        bound = await self._new_bound(request, known)
+        reported = None
+        if request.HasField("reported"):
+            reported = self._priced(known, _used(request.reported))
+        ttl_ms = _ttl(request) if request.HasField("ttl") else None
+        operation = ExtendHold(
+            new_id(),
+            known.user_id,
+            hold_id,
+            ttl_ms,
+            bound,
+            reported,
+            self._holds.cause(caller),
+        )
+        asked = (
+            request.hold_id,
+            ttl_ms,
+            request.max_input_tokens,
+            request.max_output_tokens,
+            None if reported is None else reported.tokens,
+        )
+        posted = await self._holds.extend(caller, operation, asked)
+        hold, wallet = self._after(posted)
+        return pb.ExtendHoldResponse(hold=hold, wallet=wallet)
+
+    async def CaptureHold(
+        self, request: pb.CaptureHoldRequest, context: Any
+    ) -> pb.CaptureHoldResponse:
+        """Bill what was really used."""
+        hold_id = parse_id("hold_id", request.hold_id)
+        known = await self._holds.find(hold_id, _own())
+        priced = None
+        if request.HasField("usage"):
+            priced = self._priced(known, _used(request.usage))
+        posted = await self._holds.capture(
+            _caller(request.request_id),
+            hold_id,
+            known.user_id,
+            priced,
+            request.usage_key,
+            request.labels,
+        )
+        hold, wallet = self._after(posted)
+        assert posted.entry is not None
+        transaction = transaction_message(posted.entry)
+        return pb.CaptureHoldResponse(hold=hold, transaction=transaction, wallet=wallet)
+
+    async def ReleaseHold(
+        self, request: pb.ReleaseHoldRequest, context: Any
+    ) -> pb.ReleaseHoldResponse:
+        """Give a hold up."""
+        hold_id = parse_id("hold_id", request.hold_id)
+        known = await self._holds.find(hold_id, _own())
+        caller = _caller(request.request_id)
+        posted = await self._holds.release(caller, hold_id, known.user_id, request.reason)
+        hold, wallet = self._after(posted)
+        return pb.ReleaseHoldResponse(hold=hold, wallet=wallet)
+
+    async def ListHolds(self, request: pb.ListHoldsRequest, context: Any) -> pb.ListHoldsResponse:
+        """One page of holds, newest first."""
+        query = f"ListHolds\0{request.user_id}\0{request.state}"
+        after = self._page_tokens.read(query, request.page_token)
+        size = page_size(request.page_size, MAX_PAGE_SIZE)
+        page = await self._reader.holds(request.user_id, request.state, after, size)
+        rows = [_message(await self._holds.as_of_now(row)) for row in page.rows]
+        return pb.ListHoldsResponse(
+            # One whose time is over may be listed as active still; it is not.
+            holds=[hold for hold in rows if request.state in (0, hold.state)],
+            next_page_token=self._page_tokens.next(query, page.cursor),
+        )
+
+    async def GetHold(self, request: pb.GetHoldRequest, context: Any) -> pb.GetHoldResponse:
+        """One hold."""
+        row = await self._reader.hold(parse_id("id", request.id))
+        return pb.GetHoldResponse(hold=_message(await self._holds.as_of_now(row)))
+
+    async def ExplainCharge(
+        self, request: pb.ExplainChargeRequest, context: Any
+    ) -> pb.ExplainChargeResponse:
+        """How a charge came about."""
+        return await self._explainer.explain(request, current_principal())
+
+    async def _new_bound(self, request: pb.ExtendHoldRequest, known: KnownHold) -> Priced | None:
+        """The hold's new bound by its pinned prices; None: as it was."""
+        if not request.max_input_tokens and not request.max_output_tokens:
+            return None
+        before = Tokens()
+        for hold in (await self._holds.wallet(known.user_id)).holds:
+            if str(hold.id) == request.hold_id:
+                before = hold.bound.tokens
+        tokens = Tokens(
+            max(before.input, request.max_input_tokens),
+            max(before.output, request.max_output_tokens),
+        )
+        return self._priced(known, tokens)
+
+    def _priced(self, known: KnownHold, tokens: Tokens) -> Priced:
+        """Tokens by the prices that were in force when the hold was placed."""
+        question = Question(known.feature_endpoint, known.ai_model, tokens)
+        return self._entitlements.estimate(question, known.priced_ms).priced
+
+    def _allowed(self, posted: Posted) -> pb.AuthorizeUsageResponse:
+        hold, wallet = self._after(posted)
+        assert posted.hold is not None
+        placed = posted.hold.hold
+        estimate = _estimate(Estimate(placed.bound, placed.priced_ms))
+        return pb.AuthorizeUsageResponse(allowed=True, hold=hold, estimate=estimate, wallet=wallet)
+
+    def _denied(
+        self, question: Question, wallet: Wallet, estimate: Estimate
+    ) -> pb.AuthorizeUsageResponse:
+        price_micros = estimate.priced.charge.credits_micros
+        denials = self._entitlements.all_denials(question, wallet, price_micros, estimate.priced_ms)
+        return pb.AuthorizeUsageResponse(
+            denials=[_denial(error) for error in denials], estimate=_estimate(estimate)
+        )
+
+    def _after(self, posted: Posted) -> tuple[hold_pb2.Hold, Any]:
+        assert posted.hold is not None
+        hold = hold_message(posted.wallet.profile, posted.hold)
+        return hold, wallet_message(posted.wallet, self._clock())
+
+
+def _question(request: pb.AuthorizeUsageRequest | pb.CheckAccessRequest) -> Question:
+    tokens = Tokens(request.max_input_tokens, request.max_output_tokens)
+    return Question(request.feature_endpoint, request.ai_model, tokens, request.words)
+
+
+def _terms(request: pb.AuthorizeUsageRequest, question: Question, estimate: Estimate) -> HoldTerms:
+    return HoldTerms(
+        request.user_id,
+        estimate.priced,
+        estimate.priced_ms,
+        _ttl(request) if request.HasField("ttl") else DEFAULT_TTL_MS,
+        request.disconnect_policy or DisconnectPolicy.RELEASE,
+        question.feature_endpoint,
+        question.ai_model,
+        question.words,
+        dict(request.labels) if request.labels else None,
+    )
+
+
+def _ttl(request: pb.AuthorizeUsageRequest | pb.ExtendHoldRequest) -> int:
+    return request.ttl.seconds * 1_000 + request.ttl.nanos // 1_000_000
+
+
+def _used(usage: pb.HoldUsage) -> Tokens:
+    return Tokens(
+        usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens
+    )
+
+
+def _estimate(estimate: Estimate) -> pb.CostEstimate:
+    charge = estimate.priced.charge
+    return pb.CostEstimate(
+        credits_micros=charge.credits_micros,
+        input_credits_micros=charge.input_credits_micros,
+        output_credits_micros=charge.output_credits_micros,
+        endpoint_credits_micros=charge.endpoint_credits_micros,
+        priced_time=timestamp(estimate.priced_ms),
+    )
+
+
+def _denial(error: DomainError) -> pb.Denial:
+    return pb.Denial(
+        reason=ErrorReason.Value(f"ERROR_REASON_{error.reason.value}"),
+        message=error.message,
+        metadata=error.metadata,
+    )
+
+
+def _message(row: HoldRow) -> hold_pb2.Hold:
+    return hold_message(row.profile, row.change)
+
+
+def _caller(request_id: str) -> Caller:
+    return Caller(current_principal().client_id, request_id)
+
+
+def _own() -> str | None:
+    """Whose holds the caller may touch: its own, an administrator anyone's."""
+    principal = current_principal()
+    return None if principal.is_admin else principal.client_id
