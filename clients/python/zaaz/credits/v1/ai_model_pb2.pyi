@@ -966,6 +966,7 @@ class AiModelDifference(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     PRICES_BEFORE_FIELD_NUMBER: _builtins.int
     PRICES_AFTER_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     value: _builtins.str
     name: _builtins.str
     provider: _builtins.str
@@ -975,6 +976,12 @@ class AiModelDifference(_message.Message):
 
     @_builtins.property
     def prices_after(self) -> Global___TokenPrices: ...
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when the new prices are in force. A model that has several new ones to
+        come is here for each; a new model once, with those of now.
+        """
+
     def __init__(
         self,
         *,
@@ -983,10 +990,11 @@ class AiModelDifference(_message.Message):
         provider: _builtins.str = ...,
         prices_before: Global___TokenPrices | None = ...,
         prices_after: Global___TokenPrices | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prices_after", b"prices_after", "prices_before", b"prices_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "prices_after", b"prices_after", "prices_before", b"prices_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "prices_after", b"prices_after", "prices_before", b"prices_before", "provider", b"provider", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "name", b"name", "prices_after", b"prices_after", "prices_before", b"prices_before", "provider", b"provider", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
