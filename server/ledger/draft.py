@@ -7,6 +7,7 @@ from typing import NamedTuple
 from bson import ObjectId
 
 from server.kernel.errors import DomainError
+from server.ledger.alerts import Alert, crossings, expiries
 from server.ledger.model import Entry, Profile, Wallet, Writer
 from server.ledger.posting import Applied, HoldChange
 from server.ledger.refusals import wallet_not_found
@@ -133,6 +134,15 @@ class Draft:
     def find_request(self, key: str) -> RequestRow | None:
         """The request under a key, if this batch or an earlier transaction has it."""
         return self.requests.get(key) or self._known.requests.get(key)
+
+    def alerts(self) -> list[Alert]:
+        """What users are to be told of, once this is committed."""
+        before, now_ms = self.before, self.now_ms
+        alerts: list[Alert] = []
+        for user_id, wallet in self.after.items():
+            if user_id in before:
+                alerts += crossings(before[user_id], wallet, now_ms)
+        return alerts + expiries(self.entries)
 
     def contradicts(self, known: Known, versions: Mapping[str, int]) -> bool:
         """Whether a refusal rests on what is not so: a key unknown to it, an outdated wallet.

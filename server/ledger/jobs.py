@@ -179,6 +179,8 @@ def _perform(draft: Draft, operation: Operation) -> Posted:
     if isinstance(operation, _KEYED) and (earlier := draft.find_entry(operation.id)):
         raise _taken(operation, earlier)
     applied = _RULES[type(operation)](draft.wallet(operation.user_id), operation, draft.now_ms)
+    if isinstance(operation, Tidy) and not applied.entries:
+        return Posted(None, applied.wallet)
     if isinstance(operation, _KEYED):
         draft.record_keyed(operation.user_id, applied)
     else:

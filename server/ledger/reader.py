@@ -36,6 +36,13 @@ class KeptUsage(NamedTuple):
     expires_ms: int
 
 
+class DueWallet(NamedTuple):
+    """A wallet that a worker should look at."""
+
+    id: ObjectId
+    user_id: str
+
+
 class LedgerReader:
     """All methods may raise DEPENDENCY_UNAVAILABLE."""
 
@@ -69,6 +76,29 @@ class LedgerReader:
         rows = await self._rows(WALLETS, query, {"_id": ASCENDING}, size + 1)
         wallets = [self.as_of_now(wallet_from(row)) for row in rows[:size]]
         return _page(rows, size, wallets, lambda row: [str(row["_id"])])
+
+    async def due(self, now_ms: int, after: ObjectId | None, size: int) -> list[DueWallet]:
+        """Wallets with grants or holds whose time is over, in the order of their ids.
+
+        Among them are those whose grants are over and held.
+        """
+        over = {"$lte": date(now_ms)}
+        query: Document = {"$or": [{"grants.expires_time": over}, {"holds.expires_time": over}]}
+        if after is not None:
+            query["_id"] = {"$gt": after}
+        rows = await self._rows(WALLETS, query, {"_id": ASCENDING}, size)
+        return [DueWallet(row["_id"], str(row["user_id"])) for row in rows]
+
+    async def expiring(
+        self, now_ms: int, until_ms: int, after: ObjectId | None, size: int
+    ) -> list[Wallet]:
+        """Wallets with grants that end in between, in the order of their ids, as stored."""
+        soon = {"$gt": date(now_ms), "$lte": date(until_ms)}
+        query: Document = {"grants": {"$elemMatch": {"expires_time": soon}}}
+        if after is not None:
+            query["_id"] = {"$gt": after}
+        rows = await self._rows(WALLETS, query, {"_id": ASCENDING}, size)
+        return [wallet_from(row) for row in rows]
 
     async def entry(self, entry_id: ObjectId) -> Entry:
         """TRANSACTION_NOT_FOUND."""

@@ -19,6 +19,7 @@ from server.ledger.operations import (
     OpenWallet,
     Operation,
     Reverse,
+    Tidy,
 )
 from server.ledger.refusals import transaction_not_found
 from server.ledger.store import LedgerStore
@@ -68,6 +69,10 @@ class Ledger:
     async def change_settings(self, caller: Caller, change: ChangeSettings) -> Wallet:
         """ETAG_MISMATCH."""
         return (await self._run(caller, change, ("settings", *change))).wallet
+
+    async def tidy(self, user_id: str) -> None:
+        """Writes what has become due of a wallet by time alone; nothing where nothing has."""
+        await self._committer.submit(OperationJob(Tidy(user_id), None))
 
     async def add_grant(
         self,
@@ -134,12 +139,14 @@ class Ledger:
         items: Sequence[UsageItem],
         position: FramePosition | None = None,
         request: Request | None = None,
+        unbilled: int = 0,
     ) -> asyncio.Future[FrameResult]:
         """Bills the events that are not billed yet. Frames keep the order of their calls.
 
-        The result raises OFFSET_OUT_OF_RANGE, WRITER_FENCED.
+        `unbilled`: how many events follow the items in the writer's sequence that are not
+        the ledger's. The result raises OFFSET_OUT_OF_RANGE, WRITER_FENCED.
         """
-        return self._committer.submit(FrameJob(items, position, request))
+        return self._committer.submit(FrameJob(items, position, request, unbilled))
 
     def has_room(self, entries: int) -> bool:
         """Whether a frame of so many events would be taken now rather than refused."""

@@ -8,6 +8,7 @@ from pymongo import ReturnDocument
 
 from server.kernel.clock import DAY_MS
 from server.kernel.tasks import map_in_slices
+from server.ledger.alerts import Alert
 from server.ledger.dates import date
 from server.ledger.documents import (
     Document,
@@ -87,6 +88,9 @@ COLLECTIONS = (
 WALLET_CHANGED = "wallet.changed"
 """The outbox topic: one row a transaction, with every wallet that it changed."""
 
+WALLET_ALERTS = "wallet.alerts"
+"""The outbox topic: one row for all alerts of a transaction, if it has any."""
+
 
 class OutboxDocument(NamedTuple):
     """A row for the outbox's collection."""
@@ -106,7 +110,7 @@ class Writes(NamedTuple):
     rejected: list[Document]
     settled_rejections: list[ObjectId]
     holds: list[Document]
-    announcement: OutboxDocument | None
+    announcements: list[OutboxDocument]
 
 
 class Announcer(Protocol):
@@ -206,7 +210,7 @@ class LedgerStore:
             rejected=[_rejected_update(row, draft.now_ms) for row in draft.rejected.values()],
             settled_rejections=draft.settled_rejections,
             holds=[hold_row_update(*row) for row in draft.holds.values()],
-            announcement=await self._announcement(draft),
+            announcements=await self._announcements(draft),
         )
 
     async def write(self, writes: Writes) -> None:
@@ -227,16 +231,26 @@ class LedgerStore:
                 await tx.update(REJECTED, writes.rejected)
             if writes.settled_rejections:
                 await tx.delete(REJECTED, [{"_id": {"$in": writes.settled_rejections}}])
-            if writes.announcement is not None:
-                await tx.insert(writes.announcement.collection, [writes.announcement.document])
-        if writes.announcement is not None:
+            for collection, document in writes.announcements:
+                await tx.insert(collection, [document])
+        if writes.announcements:
             self._announcer.committed()
 
-    async def _announcement(self, draft: Draft) -> OutboxDocument | None:
+    async def _announcements(self, draft: Draft) -> list[OutboxDocument]:
         if not draft.after:
-            return None
+            return []
         wallets = await map_in_slices(_announced, list(draft.after.values()), SLICE_ENTRIES)
-        return self._announcer.document(WALLET_CHANGED, {"wallets": wallets})
+        rows = [self._announcer.document(WALLET_CHANGED, {"wallets": wallets})]
+        alerts = draft.alerts()
+        if alerts:
+            payload = {"alerts": [alert_document(alert) for alert in alerts]}
+            rows.append(self._announcer.document(WALLET_ALERTS, payload))
+        return [row for row in rows if row is not None]
+
+
+def alert_document(alert: Alert) -> Document:
+    """An alert, as its topic carries it."""
+    return alert._asdict()
 
 
 def _announced(wallet: Wallet) -> Document:

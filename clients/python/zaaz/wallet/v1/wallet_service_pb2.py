@@ -28,9 +28,10 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from zaaz.common.v1 import access_pb2 as zaaz_dot_common_dot_v1_dot_access__pb2
 from zaaz.ledger.v1 import wallet_pb2 as zaaz_dot_ledger_dot_v1_dot_wallet__pb2
+from zaaz.ledger.v1 import wallet_alert_pb2 as zaaz_dot_ledger_dot_v1_dot_wallet__alert__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#zaaz/wallet/v1/wallet_service.proto\x12\x0ezaaz.wallet.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bzaaz/common/v1/access.proto\x1a\x1bzaaz/ledger/v1/wallet.proto\"\xa0\x01\n\x13\x43reateWalletRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12.\n\x07user_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\x12#\n\x05\x65mail\x18\x03 \x01(\tB\r\xbaH\nr\x05\x18\xfe\x01`\x01\xd8\x01\x01R\x05\x65mail\"F\n\x14\x43reateWalletResponse\x12.\n\x06wallet\x18\x01 \x01(\x0b\x32\x16.zaaz.ledger.v1.WalletR\x06wallet\"B\n\x10GetWalletRequest\x12.\n\x07user_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\"C\n\x11GetWalletResponse\x12.\n\x06wallet\x18\x01 \x01(\x0b\x32\x16.zaaz.ledger.v1.WalletR\x06wallet\"\x83\x01\n\x12ListWalletsRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\x12\x1e\n\x05\x65mail\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xfe\x01R\x05\x65mail\"o\n\x13ListWalletsResponse\x12\x30\n\x07wallets\x18\x01 \x03(\x0b\x32\x16.zaaz.ledger.v1.WalletR\x07wallets\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc3\x01\n\x13UpdateWalletRequest\x12\x37\n\nrequest_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[!-~]{1,128}$\xd8\x01\x01R\trequestId\x12\x36\n\x06wallet\x18\x02 \x01(\x0b\x32\x16.zaaz.ledger.v1.WalletB\x06\xbaH\x03\xc8\x01\x01R\x06wallet\x12;\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"F\n\x14UpdateWalletResponse\x12.\n\x06wallet\x18\x01 \x01(\x0b\x32\x16.zaaz.ledger.v1.WalletR\x06wallet\"E\n\x13VerifyWalletRequest\x12.\n\x07user_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\"\x8d\x01\n\x14VerifyWalletResponse\x12\x42\n\x0b\x64ifferences\x18\x01 \x03(\x0b\x32 .zaaz.wallet.v1.WalletDifferenceR\x0b\x64ifferences\x12\x31\n\x14transactions_checked\x18\x02 \x01(\x03R\x13transactionsChecked\"x\n\x10WalletDifference\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12\x14\n\x05\x66ield\x18\x02 \x01(\tR\x05\x66ield\x12\x1a\n\x08\x65xpected\x18\x03 \x01(\tR\x08\x65xpected\x12\x16\n\x06\x61\x63tual\x18\x04 \x01(\tR\x06\x61\x63tual\"q\n\x12WatchWalletRequest\x12.\n\x07user_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\x12+\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x0bresumeToken\"\xec\x01\n\x13WatchWalletResponse\x12!\n\x0cresume_token\x18\x01 \x01(\tR\x0bresumeToken\x12\x34\n\x08snapshot\x18\x02 \x01(\x0b\x32\x16.zaaz.ledger.v1.WalletH\x00R\x08snapshot\x12\x36\n\x06\x63hange\x18\x03 \x01(\x0b\x32\x1c.zaaz.wallet.v1.WalletChangeH\x00R\x06\x63hange\x12;\n\x08\x62ookmark\x18\x04 \x01(\x0b\x32\x1d.zaaz.wallet.v1.WatchBookmarkH\x00R\x08\x62ookmarkB\x07\n\x05\x65vent\"\xa4\x02\n\x0cWalletChange\x12%\n\x0e\x66irst_sequence\x18\x01 \x01(\x03R\rfirstSequence\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\x12%\n\x0e\x63redits_micros\x18\x03 \x01(\x03R\rcreditsMicros\x12\x1f\n\x0bheld_micros\x18\x04 \x01(\x03R\nheldMicros\x12)\n\x10\x61vailable_micros\x18\x05 \x01(\x03R\x0f\x61vailableMicros\x12\x1f\n\x0b\x64\x65\x62t_micros\x18\x06 \x01(\x03R\ndebtMicros\x12=\n\x0cupdated_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bupdatedTime\"+\n\rWatchBookmark\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence2\xfb\x06\n\rWalletService\x12\x89\x01\n\x0c\x43reateWallet\x12#.zaaz.wallet.v1.CreateWalletRequest\x1a$.zaaz.wallet.v1.CreateWalletResponse\".\xaa\xbb\x18\x0e\x12\x0cwallet.write\x82\xd3\xe4\x93\x02\x16\"\x11/api/user-wallets:\x01*\x12\x86\x01\n\tGetWallet\x12 .zaaz.wallet.v1.GetWalletRequest\x1a!.zaaz.wallet.v1.GetWalletResponse\"4\xaa\xbb\x18\r\x12\x0bwallet.read\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/user-wallets/{user_id}\x12\x82\x01\n\x0bListWallets\x12\".zaaz.wallet.v1.ListWalletsRequest\x1a#.zaaz.wallet.v1.ListWalletsResponse\"*\xaa\xbb\x18\r\x12\x0bwallet.read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/user-wallets\x12\x9f\x01\n\x0cUpdateWallet\x12#.zaaz.wallet.v1.UpdateWalletRequest\x1a$.zaaz.wallet.v1.UpdateWalletResponse\"D\xaa\xbb\x18\x0e\x12\x0cwallet.write\x82\xd3\xe4\x93\x02,2\"/api/user-wallets/{wallet.user_id}:\x06wallet\x12\x96\x01\n\x0cVerifyWallet\x12#.zaaz.wallet.v1.VerifyWalletRequest\x1a$.zaaz.wallet.v1.VerifyWalletResponse\";\xaa\xbb\x18\r\x12\x0bwallet.read\x82\xd3\xe4\x93\x02$\x12\"/api/user-wallets/{user_id}/verify\x12\x94\x01\n\x0bWatchWallet\x12\".zaaz.wallet.v1.WatchWalletRequest\x1a#.zaaz.wallet.v1.WatchWalletResponse\":\xaa\xbb\x18\r\x12\x0bwallet.read\x82\xd3\xe4\x93\x02#\x12!/api/user-wallets/{user_id}/watch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#zaaz/wallet/v1/wallet_service.proto\x12\x0ezaaz.wallet.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bzaaz/common/v1/access.proto\x1a\x1bzaaz/ledger/v1/wallet.proto\x1a!zaaz/ledger/v1/wallet_alert.proto\"\xa0\x01\n\x13\x43reateWalletRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12.\n\x07user_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\x12#\n\x05\x65mail\x18\x03 \x01(\tB\r\xbaH\nr\x05\x18\xfe\x01`\x01\xd8\x01\x01R\x05\x65mail\"F\n\x14\x43reateWalletResponse\x12.\n\x06wallet\x18\x01 \x01(\x0b\x32\x16.zaaz.ledger.v1.WalletR\x06wallet\"B\n\x10GetWalletRequest\x12.\n\x07user_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\"C\n\x11GetWalletResponse\x12.\n\x06wallet\x18\x01 \x01(\x0b\x32\x16.zaaz.ledger.v1.WalletR\x06wallet\"\x83\x01\n\x12ListWalletsRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\x12\x1e\n\x05\x65mail\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xfe\x01R\x05\x65mail\"o\n\x13ListWalletsResponse\x12\x30\n\x07wallets\x18\x01 \x03(\x0b\x32\x16.zaaz.ledger.v1.WalletR\x07wallets\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc3\x01\n\x13UpdateWalletRequest\x12\x37\n\nrequest_id\x18\x01 \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[!-~]{1,128}$\xd8\x01\x01R\trequestId\x12\x36\n\x06wallet\x18\x02 \x01(\x0b\x32\x16.zaaz.ledger.v1.WalletB\x06\xbaH\x03\xc8\x01\x01R\x06wallet\x12;\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"F\n\x14UpdateWalletResponse\x12.\n\x06wallet\x18\x01 \x01(\x0b\x32\x16.zaaz.ledger.v1.WalletR\x06wallet\"E\n\x13VerifyWalletRequest\x12.\n\x07user_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\"\x8d\x01\n\x14VerifyWalletResponse\x12\x42\n\x0b\x64ifferences\x18\x01 \x03(\x0b\x32 .zaaz.wallet.v1.WalletDifferenceR\x0b\x64ifferences\x12\x31\n\x14transactions_checked\x18\x02 \x01(\x03R\x13transactionsChecked\"x\n\x10WalletDifference\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\x12\x14\n\x05\x66ield\x18\x02 \x01(\tR\x05\x66ield\x12\x1a\n\x08\x65xpected\x18\x03 \x01(\tR\x08\x65xpected\x12\x16\n\x06\x61\x63tual\x18\x04 \x01(\tR\x06\x61\x63tual\"q\n\x12WatchWalletRequest\x12.\n\x07user_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\x12+\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x0bresumeToken\"\xec\x01\n\x13WatchWalletResponse\x12!\n\x0cresume_token\x18\x01 \x01(\tR\x0bresumeToken\x12\x34\n\x08snapshot\x18\x02 \x01(\x0b\x32\x16.zaaz.ledger.v1.WalletH\x00R\x08snapshot\x12\x36\n\x06\x63hange\x18\x03 \x01(\x0b\x32\x1c.zaaz.wallet.v1.WalletChangeH\x00R\x06\x63hange\x12;\n\x08\x62ookmark\x18\x04 \x01(\x0b\x32\x1d.zaaz.wallet.v1.WatchBookmarkH\x00R\x08\x62ookmarkB\x07\n\x05\x65vent\"\xa4\x02\n\x0cWalletChange\x12%\n\x0e\x66irst_sequence\x18\x01 \x01(\x03R\rfirstSequence\x12\x1a\n\x08sequence\x18\x02 \x01(\x03R\x08sequence\x12%\n\x0e\x63redits_micros\x18\x03 \x01(\x03R\rcreditsMicros\x12\x1f\n\x0bheld_micros\x18\x04 \x01(\x03R\nheldMicros\x12)\n\x10\x61vailable_micros\x18\x05 \x01(\x03R\x0f\x61vailableMicros\x12\x1f\n\x0b\x64\x65\x62t_micros\x18\x06 \x01(\x03R\ndebtMicros\x12=\n\x0cupdated_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bupdatedTime\"+\n\rWatchBookmark\x12\x1a\n\x08sequence\x18\x01 \x01(\x03R\x08sequence\"\x9b\x01\n\x17ListWalletAlertsRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\x12\x31\n\x07user_id\x18\x03 \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[0-9a-f]{24}$\xd8\x01\x01R\x06userId\"\x84\x01\n\x18ListWalletAlertsResponse\x12@\n\rwallet_alerts\x18\x01 \x03(\x0b\x32\x1b.zaaz.ledger.v1.WalletAlertR\x0cwalletAlerts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x90\x08\n\rWalletService\x12\x89\x01\n\x0c\x43reateWallet\x12#.zaaz.wallet.v1.CreateWalletRequest\x1a$.zaaz.wallet.v1.CreateWalletResponse\".\xaa\xbb\x18\x0e\x12\x0cwallet.write\x82\xd3\xe4\x93\x02\x16\"\x11/api/user-wallets:\x01*\x12\x86\x01\n\tGetWallet\x12 .zaaz.wallet.v1.GetWalletRequest\x1a!.zaaz.wallet.v1.GetWalletResponse\"4\xaa\xbb\x18\r\x12\x0bwallet.read\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/user-wallets/{user_id}\x12\x82\x01\n\x0bListWallets\x12\".zaaz.wallet.v1.ListWalletsRequest\x1a#.zaaz.wallet.v1.ListWalletsResponse\"*\xaa\xbb\x18\r\x12\x0bwallet.read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/user-wallets\x12\x9f\x01\n\x0cUpdateWallet\x12#.zaaz.wallet.v1.UpdateWalletRequest\x1a$.zaaz.wallet.v1.UpdateWalletResponse\"D\xaa\xbb\x18\x0e\x12\x0cwallet.write\x82\xd3\xe4\x93\x02,2\"/api/user-wallets/{wallet.user_id}:\x06wallet\x12\x96\x01\n\x0cVerifyWallet\x12#.zaaz.wallet.v1.VerifyWalletRequest\x1a$.zaaz.wallet.v1.VerifyWalletResponse\";\xaa\xbb\x18\r\x12\x0bwallet.read\x82\xd3\xe4\x93\x02$\x12\"/api/user-wallets/{user_id}/verify\x12\x94\x01\n\x0bWatchWallet\x12\".zaaz.wallet.v1.WatchWalletRequest\x1a#.zaaz.wallet.v1.WatchWalletResponse\":\xaa\xbb\x18\r\x12\x0bwallet.read\x82\xd3\xe4\x93\x02#\x12!/api/user-wallets/{user_id}/watch0\x01\x12\x92\x01\n\x10ListWalletAlerts\x12\'.zaaz.wallet.v1.ListWalletAlertsRequest\x1a(.zaaz.wallet.v1.ListWalletAlertsResponse\"+\xaa\xbb\x18\r\x12\x0bwallet.read\x82\xd3\xe4\x93\x02\x14\x12\x12/api/wallet-alertsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,6 +62,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHWALLETREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\022r\0202\016^[0-9a-f]{24}$'
   _globals['_WATCHWALLETREQUEST'].fields_by_name['resume_token']._loaded_options = None
   _globals['_WATCHWALLETREQUEST'].fields_by_name['resume_token']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_LISTWALLETALERTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTWALLETALERTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTWALLETALERTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTWALLETALERTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\350\007'
+  _globals['_LISTWALLETALERTSREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_LISTWALLETALERTSREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\025r\0202\016^[0-9a-f]{24}$\330\001\001'
   _globals['_WALLETSERVICE'].methods_by_name['CreateWallet']._loaded_options = None
   _globals['_WALLETSERVICE'].methods_by_name['CreateWallet']._serialized_options = b'\252\273\030\016\022\014wallet.write\202\323\344\223\002\026\"\021/api/user-wallets:\001*'
   _globals['_WALLETSERVICE'].methods_by_name['GetWallet']._loaded_options = None
@@ -73,36 +80,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WALLETSERVICE'].methods_by_name['VerifyWallet']._serialized_options = b'\252\273\030\r\022\013wallet.read\202\323\344\223\002$\022\"/api/user-wallets/{user_id}/verify'
   _globals['_WALLETSERVICE'].methods_by_name['WatchWallet']._loaded_options = None
   _globals['_WALLETSERVICE'].methods_by_name['WatchWallet']._serialized_options = b'\252\273\030\r\022\013wallet.read\202\323\344\223\002#\022!/api/user-wallets/{user_id}/watch'
-  _globals['_CREATEWALLETREQUEST']._serialized_start=240
-  _globals['_CREATEWALLETREQUEST']._serialized_end=400
-  _globals['_CREATEWALLETRESPONSE']._serialized_start=402
-  _globals['_CREATEWALLETRESPONSE']._serialized_end=472
-  _globals['_GETWALLETREQUEST']._serialized_start=474
-  _globals['_GETWALLETREQUEST']._serialized_end=540
-  _globals['_GETWALLETRESPONSE']._serialized_start=542
-  _globals['_GETWALLETRESPONSE']._serialized_end=609
-  _globals['_LISTWALLETSREQUEST']._serialized_start=612
-  _globals['_LISTWALLETSREQUEST']._serialized_end=743
-  _globals['_LISTWALLETSRESPONSE']._serialized_start=745
-  _globals['_LISTWALLETSRESPONSE']._serialized_end=856
-  _globals['_UPDATEWALLETREQUEST']._serialized_start=859
-  _globals['_UPDATEWALLETREQUEST']._serialized_end=1054
-  _globals['_UPDATEWALLETRESPONSE']._serialized_start=1056
-  _globals['_UPDATEWALLETRESPONSE']._serialized_end=1126
-  _globals['_VERIFYWALLETREQUEST']._serialized_start=1128
-  _globals['_VERIFYWALLETREQUEST']._serialized_end=1197
-  _globals['_VERIFYWALLETRESPONSE']._serialized_start=1200
-  _globals['_VERIFYWALLETRESPONSE']._serialized_end=1341
-  _globals['_WALLETDIFFERENCE']._serialized_start=1343
-  _globals['_WALLETDIFFERENCE']._serialized_end=1463
-  _globals['_WATCHWALLETREQUEST']._serialized_start=1465
-  _globals['_WATCHWALLETREQUEST']._serialized_end=1578
-  _globals['_WATCHWALLETRESPONSE']._serialized_start=1581
-  _globals['_WATCHWALLETRESPONSE']._serialized_end=1817
-  _globals['_WALLETCHANGE']._serialized_start=1820
-  _globals['_WALLETCHANGE']._serialized_end=2112
-  _globals['_WATCHBOOKMARK']._serialized_start=2114
-  _globals['_WATCHBOOKMARK']._serialized_end=2157
-  _globals['_WALLETSERVICE']._serialized_start=2160
-  _globals['_WALLETSERVICE']._serialized_end=3051
+  _globals['_WALLETSERVICE'].methods_by_name['ListWalletAlerts']._loaded_options = None
+  _globals['_WALLETSERVICE'].methods_by_name['ListWalletAlerts']._serialized_options = b'\252\273\030\r\022\013wallet.read\202\323\344\223\002\024\022\022/api/wallet-alerts'
+  _globals['_CREATEWALLETREQUEST']._serialized_start=275
+  _globals['_CREATEWALLETREQUEST']._serialized_end=435
+  _globals['_CREATEWALLETRESPONSE']._serialized_start=437
+  _globals['_CREATEWALLETRESPONSE']._serialized_end=507
+  _globals['_GETWALLETREQUEST']._serialized_start=509
+  _globals['_GETWALLETREQUEST']._serialized_end=575
+  _globals['_GETWALLETRESPONSE']._serialized_start=577
+  _globals['_GETWALLETRESPONSE']._serialized_end=644
+  _globals['_LISTWALLETSREQUEST']._serialized_start=647
+  _globals['_LISTWALLETSREQUEST']._serialized_end=778
+  _globals['_LISTWALLETSRESPONSE']._serialized_start=780
+  _globals['_LISTWALLETSRESPONSE']._serialized_end=891
+  _globals['_UPDATEWALLETREQUEST']._serialized_start=894
+  _globals['_UPDATEWALLETREQUEST']._serialized_end=1089
+  _globals['_UPDATEWALLETRESPONSE']._serialized_start=1091
+  _globals['_UPDATEWALLETRESPONSE']._serialized_end=1161
+  _globals['_VERIFYWALLETREQUEST']._serialized_start=1163
+  _globals['_VERIFYWALLETREQUEST']._serialized_end=1232
+  _globals['_VERIFYWALLETRESPONSE']._serialized_start=1235
+  _globals['_VERIFYWALLETRESPONSE']._serialized_end=1376
+  _globals['_WALLETDIFFERENCE']._serialized_start=1378
+  _globals['_WALLETDIFFERENCE']._serialized_end=1498
+  _globals['_WATCHWALLETREQUEST']._serialized_start=1500
+  _globals['_WATCHWALLETREQUEST']._serialized_end=1613
+  _globals['_WATCHWALLETRESPONSE']._serialized_start=1616
+  _globals['_WATCHWALLETRESPONSE']._serialized_end=1852
+  _globals['_WALLETCHANGE']._serialized_start=1855
+  _globals['_WALLETCHANGE']._serialized_end=2147
+  _globals['_WATCHBOOKMARK']._serialized_start=2149
+  _globals['_WATCHBOOKMARK']._serialized_end=2192
+  _globals['_LISTWALLETALERTSREQUEST']._serialized_start=2195
+  _globals['_LISTWALLETALERTSREQUEST']._serialized_end=2350
+  _globals['_LISTWALLETALERTSRESPONSE']._serialized_start=2353
+  _globals['_LISTWALLETALERTSRESPONSE']._serialized_end=2485
+  _globals['_WALLETSERVICE']._serialized_start=2488
+  _globals['_WALLETSERVICE']._serialized_end=3528
 # @@protoc_insertion_point(module_scope)

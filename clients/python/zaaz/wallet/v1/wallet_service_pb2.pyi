@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from zaaz.ledger.v1 import wallet_alert_pb2 as _wallet_alert_pb2
 from zaaz.ledger.v1 import wallet_pb2 as _wallet_pb2
 import builtins as _builtins
 import sys
@@ -411,3 +412,53 @@ class WatchBookmark(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchBookmark: _TypeAlias = WatchBookmark  # noqa: Y015
+
+@_typing.final
+class ListWalletAlertsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most 1,000; 0 is 50."""
+    page_token: _builtins.str
+    user_id: _builtins.str
+    """Only this user's."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWalletAlertsRequest: _TypeAlias = ListWalletAlertsRequest  # noqa: Y015
+
+@_typing.final
+class ListWalletAlertsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALLET_ALERTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def wallet_alerts(self) -> _containers.RepeatedCompositeFieldContainer[_wallet_alert_pb2.WalletAlert]: ...
+    def __init__(
+        self,
+        *,
+        wallet_alerts: _abc.Iterable[_wallet_alert_pb2.WalletAlert] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "wallet_alerts", b"wallet_alerts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWalletAlertsResponse: _TypeAlias = ListWalletAlertsResponse  # noqa: Y015

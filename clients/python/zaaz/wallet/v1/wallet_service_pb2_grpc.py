@@ -66,6 +66,11 @@ class WalletServiceStub:
                 request_serializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.WatchWalletRequest.SerializeToString,
                 response_deserializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.WatchWalletResponse.FromString,
                 _registered_method=True)
+        self.ListWalletAlerts = channel.unary_unary(
+                '/zaaz.wallet.v1.WalletService/ListWalletAlerts',
+                request_serializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.ListWalletAlertsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.ListWalletAlertsResponse.FromString,
+                _registered_method=True)
 
 
 class WalletServiceServicer:
@@ -125,6 +130,14 @@ class WalletServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListWalletAlerts(self, request, context):
+        """Lists what users should know of their wallets, newest first.
+        Errors: PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WalletServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -157,6 +170,11 @@ def add_WalletServiceServicer_to_server(servicer, server):
                     servicer.WatchWallet,
                     request_deserializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.WatchWalletRequest.FromString,
                     response_serializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.WatchWalletResponse.SerializeToString,
+            ),
+            'ListWalletAlerts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWalletAlerts,
+                    request_deserializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.ListWalletAlertsRequest.FromString,
+                    response_serializer=zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.ListWalletAlertsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -323,6 +341,33 @@ class WalletService:
             '/zaaz.wallet.v1.WalletService/WatchWallet',
             zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.WatchWalletRequest.SerializeToString,
             zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.WatchWalletResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWalletAlerts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.wallet.v1.WalletService/ListWalletAlerts',
+            zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.ListWalletAlertsRequest.SerializeToString,
+            zaaz_dot_wallet_dot_v1_dot_wallet__service__pb2.ListWalletAlertsResponse.FromString,
             options,
             channel_credentials,
             insecure,

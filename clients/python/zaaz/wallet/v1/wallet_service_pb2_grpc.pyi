@@ -62,6 +62,10 @@ class WalletServiceStub:
     Errors: WALLET_NOT_FOUND, RESYNC_REQUIRED, TOO_MANY_WATCHERS, DRAINING,
     and those of any call.
     """
+    ListWalletAlerts: _grpc.UnaryUnaryMultiCallable[_wallet_service_pb2.ListWalletAlertsRequest, _wallet_service_pb2.ListWalletAlertsResponse]
+    """Lists what users should know of their wallets, newest first.
+    Errors: PAGE_TOKEN_INVALID.
+    """
 
 @_typing.type_check_only
 class WalletServiceAsyncStub(WalletServiceStub):
@@ -96,6 +100,10 @@ class WalletServiceAsyncStub(WalletServiceStub):
     stands for. Bursts come as one change.
     Errors: WALLET_NOT_FOUND, RESYNC_REQUIRED, TOO_MANY_WATCHERS, DRAINING,
     and those of any call.
+    """
+    ListWalletAlerts: _aio.UnaryUnaryMultiCallable[_wallet_service_pb2.ListWalletAlertsRequest, _wallet_service_pb2.ListWalletAlertsResponse]  # type: ignore[assignment]
+    """Lists what users should know of their wallets, newest first.
+    Errors: PAGE_TOKEN_INVALID.
     """
 
 class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -164,6 +172,16 @@ class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
         stands for. Bursts come as one change.
         Errors: WALLET_NOT_FOUND, RESYNC_REQUIRED, TOO_MANY_WATCHERS, DRAINING,
         and those of any call.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWalletAlerts(
+        self,
+        request: _wallet_service_pb2.ListWalletAlertsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wallet_service_pb2.ListWalletAlertsResponse, _abc.Awaitable[_wallet_service_pb2.ListWalletAlertsResponse]]:
+        """Lists what users should know of their wallets, newest first.
+        Errors: PAGE_TOKEN_INVALID.
         """
 
 def add_WalletServiceServicer_to_server(servicer: WalletServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
