@@ -66,7 +66,7 @@ def _grant(grant: Grant) -> tuple[int, int, int]:
 
 def _charge(charge: Charge) -> tuple[int, ...]:
     # Left out where there is none, as before endpoints had prices: old chains stay true.
-    return charge if charge.endpoint_credits_micros else charge[:-1]
+    return tuple(charge) if charge.endpoint_credits_micros else charge[:-1]
 
 
 def _hex(value: object) -> str | None:
