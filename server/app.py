@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from zaaz.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from zaaz.credits.v1 import usage_service_pb2
 from zaaz.credits.v1.credits_service_pb2_grpc import add_CreditsServiceServicer_to_server
+from zaaz.credits.v1.feature_usage_log_pb2 import FeatureUsageEvent
 from zaaz.credits.v1.usage_service_pb2_grpc import add_UsageServiceServicer_to_server
 from zaaz.wallet.v1.statement_service_pb2_grpc import add_StatementServiceServicer_to_server
 from zaaz.wallet.v1.wallet_service_pb2_grpc import add_WalletServiceServicer_to_server
@@ -29,6 +30,10 @@ from server.catalog.store import COLLECTIONS as CATALOG_COLLECTIONS
 from server.catalog.store import CatalogStore
 from server.config import MIN_SECRET_CHARACTERS, Settings
 from server.credits.events import EventReader
+from server.credits.feature_usage.reader import FeatureUsageReader
+from server.credits.feature_usage.service import FeatureUsageLogs
+from server.credits.feature_usage.store import COLLECTIONS as FEATURE_USAGE_COLLECTIONS
+from server.credits.feature_usage.store import FeatureUsageStore
 from server.credits.prices.seeding import seed
 from server.credits.prices.source import PriceBookSource
 from server.credits.prices.store import COLLECTIONS as PRICE_COLLECTIONS
@@ -81,6 +86,7 @@ LOCAL_CLIENT = "local"
 COLLECTIONS = (
     *LEDGER_COLLECTIONS,
     *PRICE_COLLECTIONS,
+    *FEATURE_USAGE_COLLECTIONS,
     *CATALOG_COLLECTIONS,
     *AUTH_COLLECTIONS,
     *MESSAGING_COLLECTIONS,
@@ -206,9 +212,17 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     rpc.add(add_StatementServiceServicer_to_server, statements)
     credits_servicer = CreditsServicer(ledger, reader, pricing, tokens, clock)
     rpc.add(add_CreditsServiceServicer_to_server, credits_servicer)
-    usage = UsageServicer(ledger, reader, events, room, tokens, drain.started)
+    reading = FeatureUsageReader(lambda value: catalog.book.find(value), clock)
+    logs = FeatureUsageLogs(reading, FeatureUsageStore(database), clock)
+    usage = UsageServicer(ledger, reader, events, logs, room, tokens, drain.started)
     rpc.add(add_UsageServiceServicer_to_server, usage)
-    warm([usage_service_pb2.UsageFrame(events=[usage_service_pb2.UsageEvent()])])
+    warm(
+        [
+            usage_service_pb2.UsageFrame(
+                events=[usage_service_pb2.UsageEvent()], feature_events=[FeatureUsageEvent()]
+            )
+        ]
+    )
     background.start("prices", prices.run())
     background.start("catalog", catalog.run())
     background.start("keys", auth.run())

@@ -31,6 +31,7 @@ EDGE_FILES = {
     "credits/usage_servicer.py",
     "credits/stream.py",
     "credits/events.py",
+    "credits/feature_usage/reader.py",
 }
 """Files that translate the contract's messages, and so may know the edge (`rpc`)."""
 

@@ -46,19 +46,14 @@ class EventReader:
         settles: Sequence[ObjectId] = (),
         came_ms: int | None = None,
     ) -> list[UsageItem]:
-        """An item for each event of the frame, in order. FRAME_SIZE_INVALID for none or too many.
+        """An item for each of the frame's `events`, in order. FRAME_SIZE_INVALID.
 
         `keep`: refused events are to be kept, but for those that break the
         contract's own rules. `settles`: the kept rows that they come from, and
         `came_ms`: when those came (None: now), so that none grows too old by waiting.
         """
+        check_size(frame)
         events = frame.events
-        if not 1 <= len(events) <= MAX_FRAME_EVENTS:
-            raise DomainError(
-                Reason.FRAME_SIZE_INVALID,
-                f"1 to {MAX_FRAME_EVENTS} events are taken at a time",
-                {"events": len(events), "limit": MAX_FRAME_EVENTS},
-            )
         broken = await _broken(frame)
         now_ms = self._clock()
         oldest_ms = (now_ms if came_ms is None else came_ms) - MAX_AGE_MS
@@ -78,6 +73,22 @@ class EventReader:
             return UsageItem(use, None, keeper, settled)
 
         return await map_in_slices(item, range(len(events)), SLICE_EVENTS)
+
+
+def frame_size(frame: pb.UsageFrame) -> int:
+    """How many events the frame has, of both kinds."""
+    return len(frame.events) + len(frame.feature_events)
+
+
+def check_size(frame: pb.UsageFrame) -> None:
+    """FRAME_SIZE_INVALID for a frame of no events, or of too many."""
+    size = frame_size(frame)
+    if not 1 <= size <= MAX_FRAME_EVENTS:
+        raise DomainError(
+            Reason.FRAME_SIZE_INVALID,
+            f"1 to {MAX_FRAME_EVENTS} events are taken at a time",
+            {"events": size, "limit": MAX_FRAME_EVENTS},
+        )
 
 
 def rejected_row(client_id: str, event: pb.UsageEvent, error: DomainError) -> RejectedUsage:

@@ -1,7 +1,11 @@
 """One usage stream: frames in, answers out, in order.
 
-    client --frames--> _receive --submit--> ledger (pipelined)
-    client <--answers-- answers <---------- futures, in the order of the frames
+    client --frames--> _receive --keep---> feature usage logs (interactions, if it has any)
+                                --submit-> ledger (pipelined)
+    client <--answers-- answers <--------- futures, in the order of the frames
+
+A frame's interactions are durable before it is submitted. Whatever happens in between, the
+client sends it again, and what is kept under a key is kept once.
 
 Reading runs ahead of answering by at most MAX_INFLIGHT_FRAMES; then it stops,
 and HTTP/2 slows the client down.
@@ -9,12 +13,15 @@ and HTTP/2 slows the client down.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import NamedTuple
 
+from bson import ObjectId
 from google.protobuf.duration_pb2 import Duration
 from zaaz.credits.v1 import usage_service_pb2 as pb
 
-from server.credits.events import MAX_FRAME_EVENTS, EventReader
+from server.credits.events import MAX_FRAME_EVENTS, EventReader, frame_size
+from server.credits.feature_usage.service import FeatureUsageLogs, Kept
 from server.credits.rejections import RejectionRoom
 from server.kernel.errors import DomainError, Reason, field_invalid
 from server.kernel.tasks import end
@@ -33,6 +40,20 @@ ENDS_STREAM = frozenset({Reason.WRITER_FENCED, Reason.STREAM_ALREADY_OPEN})
 _Answer = Callable[[], Awaitable[pb.IngestUsageResponse]]
 
 
+class _Submitted(NamedTuple):
+    """A frame on its way: where it began, how many events the ledger has, what became of others."""
+
+    offset: int
+    billable: int
+    interactions: list[Kept]
+    settling: asyncio.Future[FrameResult]
+
+    @property
+    def end(self) -> int:
+        """The offset after the frame."""
+        return self.offset + self.billable + len(self.interactions)
+
+
 class UsageStream:
     """A stream of one writer, from `opened` to its end."""
 
@@ -42,12 +63,14 @@ class UsageStream:
         writer: Writer,
         ledger: Ledger,
         events: EventReader,
+        logs: FeatureUsageLogs,
         room: RejectionRoom,
     ) -> None:
         self._client_id = client_id
         self._writer = writer
         self._ledger = ledger
         self._events = events
+        self._logs = logs
         self._room = room
         self._answers: deque[_Answer] = deque()
         self._changed = asyncio.Event()
@@ -123,23 +146,28 @@ class UsageStream:
 
     async def _take(self, frame: pb.UsageFrame) -> _Answer:
         """Submits the frame; what comes of it is awaited when its turn has come."""
-        offset, size = frame.offset, len(frame.events)
+        offset = frame.offset
         try:
             if offset < 0:
                 # Frames are not checked by the edge, and this one would be taken for a replay.
                 raise field_invalid("frame.offset", "must not be negative")
-            keep = await self._room.is_left(self._client_id)
-            items = await self._events.items(self._client_id, frame, keep=keep)
-            await self._make_room(size)
-            position = FramePosition(self._writer.key, self._writer.epoch, offset)
-            settling = self._ledger.settle(items, position)
-            # A stream that ends before this frame's turn asks nobody what came of it.
-            settling.add_done_callback(_notice)
+            submitted = await self._submit(frame)
         except DomainError as error:
             # Bound to a name of its own: Python forgets `error` at the end of the block.
             refusal = error
             return lambda: self._refuse(offset, refusal)
-        return lambda: self._settle(offset, size, settling)
+        # A stream that ends before this frame's turn asks nobody what came of it.
+        submitted.settling.add_done_callback(_notice)
+        return lambda: self._settle(submitted)
+
+    async def _submit(self, frame: pb.UsageFrame) -> _Submitted:
+        keep = await self._room.is_left(self._client_id)
+        items = await self._events.items(self._client_id, frame, keep=keep)
+        interactions = await self._logs.keep(self._client_id, frame)
+        await self._make_room(frame_size(frame))
+        position = FramePosition(self._writer.key, self._writer.epoch, frame.offset)
+        settling = self._ledger.settle(items, position, unbilled=len(interactions))
+        return _Submitted(frame.offset, len(items), interactions, settling)
 
     async def _make_room(self, size: int) -> None:
         """Waits while the ledger is behind, and tells the client so."""
@@ -149,16 +177,14 @@ class UsageStream:
             self._put(_throttle)
             await self._ledger.wait_for_room(size)
 
-    async def _settle(
-        self, offset: int, size: int, settling: asyncio.Future[FrameResult]
-    ) -> pb.IngestUsageResponse:
+    async def _settle(self, submitted: _Submitted) -> pb.IngestUsageResponse:
         try:
-            result = await settling
+            result = await submitted.settling
         except DomainError as error:
-            return await self._refuse(offset, error)
+            return await self._refuse(submitted.offset, error)
         self._room.note(self._client_id, result)
-        self._next_offset = max(self._next_offset, offset + size)
-        return pb.IngestUsageResponse(ack=_ack(offset + size, result))
+        self._next_offset = max(self._next_offset, submitted.end)
+        return pb.IngestUsageResponse(ack=_ack(submitted, result))
 
     async def _refuse(self, offset: int, error: DomainError) -> pb.IngestUsageResponse:
         if error.reason in ENDS_STREAM:
@@ -181,7 +207,7 @@ async def _throttle() -> pb.IngestUsageResponse:
     return pb.IngestUsageResponse(throttle=pb.UsageStreamThrottle(retry_delay=delay))
 
 
-def _ack(through_offset: int, result: FrameResult) -> pb.UsageFrameAck:
+def _ack(submitted: _Submitted, result: FrameResult) -> pb.UsageFrameAck:
     billed = duplicates = 0
     errors = []
     for place, outcome in enumerate(result.outcomes, start=result.skipped):
@@ -192,12 +218,21 @@ def _ack(through_offset: int, result: FrameResult) -> pb.UsageFrameAck:
                 billed += 1
         else:
             errors.append(event_error(place, outcome))
+    errors += _interaction_errors(submitted)
     return pb.UsageFrameAck(
-        through_offset=through_offset,
+        through_offset=submitted.end,
         errors=errors,
         billed_events=billed,
-        duplicate_events=duplicates + result.skipped,
+        duplicate_events=duplicates + min(result.skipped, submitted.billable),
+        logged_events=sum(isinstance(kept, ObjectId) for kept in submitted.interactions),
     )
+
+
+def _interaction_errors(submitted: _Submitted) -> Iterator[pb.UsageEventError]:
+    """Those of a frame that was settled before, too: they are listed nowhere else."""
+    for place, kept in enumerate(submitted.interactions, start=submitted.billable):
+        if isinstance(kept, DomainError):
+            yield event_error(place, Refused(kept, kept=False))
 
 
 def event_error(index: int, refused: Refused) -> pb.UsageEventError:

@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from bson import ObjectId
+from zaaz.credits.v1 import feature_usage_log_pb2 as log_pb
 from zaaz.credits.v1 import usage_service_pb2 as pb
 from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceServicer
 
-from server.credits.events import EventReader
+from server.credits.events import EventReader, check_size
+from server.credits.feature_usage.service import FeatureUsageLogs, Kept
 from server.credits.rejections import RejectionRoom
 from server.credits.stream import UsageStream, event_error
 from server.kernel.errors import DomainError, Reason
@@ -27,13 +29,14 @@ MAX_PAGE_SIZE = 1_000
 
 
 class UsageServicer(UsageServiceServicer):
-    """Bills usage, streamed or not. `draining` tells its streams to end."""
+    """Bills usage and keeps interactions, streamed or not. `draining` tells its streams to end."""
 
     def __init__(
         self,
         ledger: Ledger,
         reader: LedgerReader,
         events: EventReader,
+        logs: FeatureUsageLogs,
         room: RejectionRoom,
         page_tokens: PageTokens,
         draining: asyncio.Event,
@@ -41,6 +44,7 @@ class UsageServicer(UsageServiceServicer):
         self._ledger = ledger
         self._reader = reader
         self._events = events
+        self._logs = logs
         self._room = room
         self._page_tokens = page_tokens
         self._draining = draining
@@ -57,7 +61,7 @@ class UsageServicer(UsageServiceServicer):
             raise DomainError(Reason.STREAM_NOT_OPEN, "the first message has to be `open`")
         client_id = current_principal().client_id
         writer = await self._ledger.open_writer(client_id, first.open.writer_id)
-        stream = UsageStream(client_id, writer, self._ledger, self._events, self._room)
+        stream = UsageStream(client_id, writer, self._ledger, self._events, self._logs, self._room)
         with self._running(writer.key, stream):
             async for answer in stream.answers(request_iterator):
                 yield answer
@@ -119,6 +123,15 @@ class UsageServicer(UsageServiceServicer):
         discarded = await self._reader.discard_rejected(_own_rows(), ids)
         return pb.DiscardRejectedUsageResponse(discarded=discarded)
 
+    async def RecordFeatureUsage(
+        self, request: log_pb.RecordFeatureUsageRequest, context: Any
+    ) -> log_pb.RecordFeatureUsageResponse:
+        """Interactions in one call."""
+        frame = pb.UsageFrame(feature_events=request.events)
+        check_size(frame)
+        kept = await self._logs.keep(current_principal().client_id, frame)
+        return log_pb.RecordFeatureUsageResponse(results=map(_interaction_result, kept))
+
     @contextmanager
     def _running(self, writer_key: str, stream: UsageStream) -> Iterator[None]:
         """Knows the stream while it runs: a later one of its writer ends it, or a drain."""
@@ -173,6 +186,12 @@ def _result(place: int, outcome: Settled | Refused) -> pb.RecordUsageResult:
             duplicate=outcome.duplicate,
         )
     )
+
+
+def _interaction_result(kept: Kept) -> log_pb.RecordFeatureUsageResult:
+    if isinstance(kept, DomainError):
+        return log_pb.RecordFeatureUsageResult(error=to_status(kept))
+    return log_pb.RecordFeatureUsageResult(feature_usage_log_id=str(kept))
 
 
 def _placed(place: int, result: pb.RecordUsageResult) -> pb.RecordUsageResult:

@@ -45,7 +45,7 @@ class UsageItem(NamedTuple):
 
 
 class FrameResult(NamedTuple):
-    """What a frame came to: an outcome for each event after the `skipped` ones settled before."""
+    """What a frame came to: an outcome for each item after the `skipped` events settled before."""
 
     skipped: int
     outcomes: tuple[Settled | Refused, ...]
@@ -60,19 +60,23 @@ class FramePosition(NamedTuple):
 
 
 class FrameJob(Job[FrameResult]):
-    """Usage events that are settled together. One that is refused does not touch the rest."""
+    """Usage events that are settled together. One that is refused does not touch the rest.
+
+    Behind them stand `unbilled` others, which the writer passes and nothing else comes of.
+    """
 
     def __init__(
         self,
         items: Sequence[UsageItem],
         position: FramePosition | None,
         request: Request | None = None,
+        unbilled: int = 0,
     ) -> None:
         super().__init__()
         self._items = items
         self._position = position
         self._request = request
-        self.size = len(items)
+        self.size = len(items) + unbilled
 
     @property
     def user_ids(self) -> Iterable[str]:
@@ -101,7 +105,7 @@ class FrameJob(Job[FrameResult]):
         self._check_request(draft)
         skipped = self._advance(draft)
         outcomes: list[Settled | Refused] = []
-        for start in range(skipped, self.size, SLICE_EVENTS):
+        for start in range(skipped, len(self._items), SLICE_EVENTS):
             for item in self._items[start : start + SLICE_EVENTS]:
                 outcomes.append(self._settle(draft, item))
             yield

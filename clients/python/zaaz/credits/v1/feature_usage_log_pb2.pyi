@@ -64,14 +64,16 @@ class FeatureUsageEvent(_message.Message):
     EMAIL_FIELD_NUMBER: _builtins.int
     usage_key: _builtins.str
     """The client's own key, unique per user and client: that of the UsageEvent
-    which billed it, where there is one. The same key again is a duplicate.
+    which billed it, where there is one. Under a key the first one is kept.
     """
     user_id: _builtins.str
     """Who did it."""
     feature_endpoint: _builtins.str
     """The FeatureEndpoint used, by its `value`."""
     endpoint: _builtins.str
-    """The path that was called. Empty: the endpoint's own."""
+    """The path that was called. Empty: the endpoint's own. Secrets in it are
+    struck out.
+    """
     method: _builtins.str
     """The method that was used, as in "POST". Empty: the endpoint's own."""
     code: _builtins.int
@@ -83,8 +85,12 @@ class FeatureUsageEvent(_message.Message):
     """The user's address."""
     @_builtins.property
     def params(self) -> _struct_pb2.Value:
-        """Kept only where the endpoint's captured_parts name it; cut at 16 KiB as
-        JSON, with what looks like a secret struck out. So are the next three.
+        """Kept only where the endpoint's captured_parts name it, and of a part only
+        what 16 KiB hold as JSON: strings are shortened, of arrays the first items
+        stay, of objects the first keys in their order, and what is nested deeper
+        than 16 is left out. Instead of what looks like a secret (by its key, as
+        `password`; by itself, as a bearer token, an API key or a card's number)
+        stands "[redacted]". So it is with the next three.
         """
 
     @_builtins.property
@@ -151,7 +157,9 @@ class FeatureUsageLog(_message.Message):
     CREATED_TIME_FIELD_NUMBER: _builtins.int
     EXPIRES_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """ObjectId as 24 hex digits."""
+    """ObjectId as 24 hex digits. The CreditsTransaction of the same user, client
+    and usage_key has the same one.
+    """
     user_id: _builtins.str
     email: _builtins.str
     usage_key: _builtins.str

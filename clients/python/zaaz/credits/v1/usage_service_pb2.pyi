@@ -290,8 +290,8 @@ class UsageFrameAck(_message.Message):
     """How many interactions of the frame are kept."""
     @_builtins.property
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEventError]:
-        """Events of the frame that were refused. A frame that was acknowledged
-        before is acknowledged without them; ListRejectedUsage has them.
+        """Events of the frame that were refused. When it was acknowledged before,
+        those of `events` are left out: ListRejectedUsage has them.
         """
 
     def __init__(

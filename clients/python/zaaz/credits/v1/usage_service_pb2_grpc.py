@@ -129,15 +129,16 @@ class UsageServiceServicer:
 
     def RecordFeatureUsage(self, request, context):
         """Keeps up to 1,000 interactions, with a result for each.
-        Errors: OVERLOADED; per event FEATURE_ENDPOINT_NOT_FOUND,
-        OCCURRED_TIME_OUT_OF_RANGE, FIELD_INVALID.
+        Errors: FRAME_SIZE_INVALID, OVERLOADED; per event
+        FEATURE_ENDPOINT_NOT_FOUND, OCCURRED_TIME_OUT_OF_RANGE, FIELD_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFeatureUsageLogs(self, request, context):
-        """Lists interactions, newest first.
+        """Lists interactions, newest first by occurred_time. A client sees its own;
+        `admin` sees all.
         Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -145,7 +146,8 @@ class UsageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetFeatureUsageLog(self, request, context):
-        """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+        """One interaction: a client's own, for `admin` any.
+        Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

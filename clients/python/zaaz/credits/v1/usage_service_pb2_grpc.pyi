@@ -60,15 +60,18 @@ class UsageServiceStub:
     """Gives rejected events up for good. Discarding twice is fine."""
     RecordFeatureUsage: _grpc.UnaryUnaryMultiCallable[_feature_usage_log_pb2.RecordFeatureUsageRequest, _feature_usage_log_pb2.RecordFeatureUsageResponse]
     """Keeps up to 1,000 interactions, with a result for each.
-    Errors: OVERLOADED; per event FEATURE_ENDPOINT_NOT_FOUND,
-    OCCURRED_TIME_OUT_OF_RANGE, FIELD_INVALID.
+    Errors: FRAME_SIZE_INVALID, OVERLOADED; per event
+    FEATURE_ENDPOINT_NOT_FOUND, OCCURRED_TIME_OUT_OF_RANGE, FIELD_INVALID.
     """
     ListFeatureUsageLogs: _grpc.UnaryUnaryMultiCallable[_feature_usage_log_pb2.ListFeatureUsageLogsRequest, _feature_usage_log_pb2.ListFeatureUsageLogsResponse]
-    """Lists interactions, newest first.
+    """Lists interactions, newest first by occurred_time. A client sees its own;
+    `admin` sees all.
     Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
     """
     GetFeatureUsageLog: _grpc.UnaryUnaryMultiCallable[_feature_usage_log_pb2.GetFeatureUsageLogRequest, _feature_usage_log_pb2.GetFeatureUsageLogResponse]
-    """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+    """One interaction: a client's own, for `admin` any.
+    Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+    """
 
 @_typing.type_check_only
 class UsageServiceAsyncStub(UsageServiceStub):
@@ -101,15 +104,18 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """Gives rejected events up for good. Discarding twice is fine."""
     RecordFeatureUsage: _aio.UnaryUnaryMultiCallable[_feature_usage_log_pb2.RecordFeatureUsageRequest, _feature_usage_log_pb2.RecordFeatureUsageResponse]  # type: ignore[assignment]
     """Keeps up to 1,000 interactions, with a result for each.
-    Errors: OVERLOADED; per event FEATURE_ENDPOINT_NOT_FOUND,
-    OCCURRED_TIME_OUT_OF_RANGE, FIELD_INVALID.
+    Errors: FRAME_SIZE_INVALID, OVERLOADED; per event
+    FEATURE_ENDPOINT_NOT_FOUND, OCCURRED_TIME_OUT_OF_RANGE, FIELD_INVALID.
     """
     ListFeatureUsageLogs: _aio.UnaryUnaryMultiCallable[_feature_usage_log_pb2.ListFeatureUsageLogsRequest, _feature_usage_log_pb2.ListFeatureUsageLogsResponse]  # type: ignore[assignment]
-    """Lists interactions, newest first.
+    """Lists interactions, newest first by occurred_time. A client sees its own;
+    `admin` sees all.
     Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
     """
     GetFeatureUsageLog: _aio.UnaryUnaryMultiCallable[_feature_usage_log_pb2.GetFeatureUsageLogRequest, _feature_usage_log_pb2.GetFeatureUsageLogResponse]  # type: ignore[assignment]
-    """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+    """One interaction: a client's own, for `admin` any.
+    Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+    """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     """What was used. Each event is billed exactly once, however often it is sent."""
@@ -175,8 +181,8 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_feature_usage_log_pb2.RecordFeatureUsageResponse, _abc.Awaitable[_feature_usage_log_pb2.RecordFeatureUsageResponse]]:
         """Keeps up to 1,000 interactions, with a result for each.
-        Errors: OVERLOADED; per event FEATURE_ENDPOINT_NOT_FOUND,
-        OCCURRED_TIME_OUT_OF_RANGE, FIELD_INVALID.
+        Errors: FRAME_SIZE_INVALID, OVERLOADED; per event
+        FEATURE_ENDPOINT_NOT_FOUND, OCCURRED_TIME_OUT_OF_RANGE, FIELD_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -185,7 +191,8 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _feature_usage_log_pb2.ListFeatureUsageLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_feature_usage_log_pb2.ListFeatureUsageLogsResponse, _abc.Awaitable[_feature_usage_log_pb2.ListFeatureUsageLogsResponse]]:
-        """Lists interactions, newest first.
+        """Lists interactions, newest first by occurred_time. A client sees its own;
+        `admin` sees all.
         Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
         """
 
@@ -195,6 +202,8 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _feature_usage_log_pb2.GetFeatureUsageLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_feature_usage_log_pb2.GetFeatureUsageLogResponse, _abc.Awaitable[_feature_usage_log_pb2.GetFeatureUsageLogResponse]]:
-        """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+        """One interaction: a client's own, for `admin` any.
+        Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+        """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
