@@ -28,7 +28,7 @@ DOCS_POLICY: Final = (
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-"""Nothing inline, no style either: what Swagger UI sets from its script is no matter of policies."""
+"""Nothing inline, no style either: policies do not mind what a script sets."""
 
 _SWAGGER_UI: Final = {
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
