@@ -16,18 +16,22 @@ import click
 from rich.console import Console
 from rich.logging import RichHandler
 
-from zaaz_client.channel import is_loopback
 from zaaz_client.client import ZaazClient
+from zaaz_client.command_line import (
+    DEFAULT_TARGET,
+    BadUsage,
+    Interrupted,
+    Unreachable,
+    api_key,
+    new_client,
+)
 from zaaz_client.errors import AccessRefused, DeadlineExceeded, Unavailable, ZaazError
 from zaaz_client.replay.plan import Parameters, Plan, PlanError, make_plan, new_run_id
 from zaaz_client.replay.report import ProgressDisplay, as_json, show_table
 from zaaz_client.replay.runner import FIRST_CONTACT_SECONDS, Outcome, run_plan
 from zaaz_client.replay.trace import Trace, TraceError, read_trace
+from zaaz_client.statements.command import statement
 
-DEFAULT_TARGET: Final = "127.0.0.1:50051"
-DEFAULT_DATA_DIR: Final = "var"
-KEY_FILE: Final = "admin.key"
-"""Where a server that was started by `make run` keeps its key for local use."""
 MAX_USERS: Final = 100_000
 MAX_EVENTS: Final = 100_000_000
 MAX_FUNDS: Final = 1_000_000_000
@@ -42,24 +46,6 @@ class RunDiffers(click.ClickException):
     """The server's books do not agree with what was sent, or it refused something."""
 
     exit_code = 1
-
-
-class BadUsage(click.ClickException):
-    """Options, file or key are wrong."""
-
-    exit_code = 2
-
-
-class Unreachable(click.ClickException):
-    """No server, for longer than the caller has patience."""
-
-    exit_code = 3
-
-
-class Interrupted(click.ClickException):
-    """Ctrl-C."""
-
-    exit_code = 130
 
 
 def _check_model(_: click.Context, __: click.Parameter, model: str) -> str:
@@ -77,6 +63,9 @@ def main() -> None:
     them it is the one that `make run` started in this directory.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are told in our own words
+
+
+main.add_command(statement)
 
 
 @main.command()
@@ -117,7 +106,7 @@ def main() -> None:
     help="Seconds that the server may be away.",
 )
 @click.option("--target", envvar="ZAAZ_TARGET", default=DEFAULT_TARGET, show_default=True)
-@click.option("--api-key", envvar="ZAAZ_API_KEY", help="Better given as ZAAZ_API_KEY.")
+@click.option("--api-key", "given_key", envvar="ZAAZ_API_KEY", help="Better as ZAAZ_API_KEY.")
 @click.option("--json", "as_json_", is_flag=True, help="One JSON object on stdout.")
 def replay(
     file: Path,
@@ -129,7 +118,7 @@ def replay(
     fund: int,
     patience: float,
     target: str,
-    api_key: str | None,
+    given_key: str | None,
     as_json_: bool,
 ) -> None:
     """Bill a trace of real LLM requests as usage, and prove it was billed exactly once.
@@ -144,7 +133,7 @@ def replay(
     trace = _read(file)
     parameters = Parameters(users, model, events or len(trace), fund * _MICROS)
     plan = _plan(run_id, trace, parameters)
-    client = _client(target, _api_key(api_key, target))
+    client = new_client(target, api_key(given_key, target))
     resume = _resume_command(file, plan, target)
     click.echo(f"Run {plan.run_id}. To continue it if it stops:\n  {resume}", err=True)
     _log_to(console)
@@ -233,27 +222,6 @@ def _resume_command(file: Path, plan: Plan, target: str) -> str:
     if target != DEFAULT_TARGET:
         words += ["--target", target]
     return shlex.join([*words, "--run", plan.run_id])
-
-
-def _api_key(given: str | None, target: str) -> str:
-    if given:
-        return given.strip()
-    key_file = Path(os.environ.get("ZAAZ_DATA_DIR") or DEFAULT_DATA_DIR) / KEY_FILE
-    if is_loopback(target):
-        try:
-            return key_file.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            hint = f"{key_file} cannot be read ({error.__class__.__name__})"
-    else:
-        hint = f"{key_file} is only used for a server on this machine"
-    raise BadUsage(f"No API key: set ZAAZ_API_KEY. {hint}.")
-
-
-def _client(target: str, key: str) -> ZaazClient:
-    try:
-        return ZaazClient(target, key)
-    except ValueError as error:
-        raise BadUsage(f"The API key cannot be one: {error}.") from error
 
 
 def _log_to(console: Console) -> None:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.descriptor import EnumDescriptor
 from zaaz.ledger.v1.credits_transaction_pb2 import DecreaseReason
 from zaaz.ledger.v1.grant_pb2 import IncreaseSource
 from zaaz.wallet.v1.statement_service_pb2 import GetStatementResponse, SignedHead, StatementLine
@@ -25,6 +25,8 @@ VERSION: Final = 1
 STATEMENT: Final = "statement"
 TRANSACTION: Final = "transaction"
 HEAD: Final = "head"
+
+_SHOWN_CHARACTERS: Final = 80
 
 Facts = Mapping[str, str | int]
 """The readable fields of a line, in their order."""
@@ -118,8 +120,9 @@ def checksum(canonical: str) -> str:
 def read_opening(canonical: str) -> Opening:
     """UnreadableForm."""
     form = _array(canonical, 8)
-    ids, numbers = _texts(form[1:3]), _numbers(form[3:7])
-    return Opening(*ids, *numbers, _hash(form[7]))
+    user_id, wallet_id = _texts(form[1:3])
+    start_ms, end_ms, sequence, balance = _numbers(form[3:7])
+    return Opening(user_id, wallet_id, start_ms, end_ms, sequence, balance, _hash(form[7]))
 
 
 def read_transaction(canonical: str) -> Transaction:
@@ -145,7 +148,9 @@ def facts(row: StatementRow) -> Facts:
         raise UnreadableForm(f"no line is of the type {row.type!r}")
     try:
         return read(row.canonical)
-    except (LookupError, TypeError, OverflowError, OSError) as error:
+    except UnreadableForm:
+        raise
+    except (LookupError, TypeError, ValueError, OverflowError, OSError) as error:
         raise UnreadableForm(f"the canonical form cannot be read: {error}") from None
 
 
@@ -169,28 +174,33 @@ def _transaction_facts(canonical: str) -> Facts:
         (cause, "", "", usage[7]) if usage else (cause[0], cause[1], cause[2], cause[4])
     )
     usage_key, feature_endpoint, ai_model = usage[:3] if usage else ("", "", "")
+    # Only what moves a hold says so, at its end.
+    hold_id, held_change = form[19] if len(form) > 19 else ("", 0)
     signed, balance, held, debt, shortfall = _numbers((form[5], *form[9:13]))
     sequence, created_ms, occurred_ms = _numbers((form[4], form[14], occurred))
-    names = (reason, form[13], client_id, request_id, usage_key, ai_model, feature_endpoint)
-    reason, account, client_id, request_id, usage_key, ai_model, feature_endpoint = _texts(names)
+    _numbers((held_change,))
+    _texts((reason, form[13], client_id, request_id, usage_key, ai_model, feature_endpoint))
+    _texts((form[1], hold_id))
     return {
         "sequence": sequence,
         "created_time": _moment(created_ms),
         "occurred_time": _moment(occurred_ms),
         "cause": _cause(*_numbers(form[6:8])),
         "credits_micros": signed,
+        "held_change_micros": held_change,
         "balance_after_micros": balance,
         "held_after_micros": held,
         "debt_after_micros": debt,
         "shortfall_micros": shortfall,
-        "counter_account": account,
+        "counter_account": form[13],
         "ai_model": ai_model,
         "feature_endpoint": feature_endpoint,
         "client_id": client_id,
         "request_id": request_id,
         "usage_key": usage_key,
         "reason": reason,
-        "transaction_id": _texts(form[1:2])[0],
+        "hold_id": hold_id,
+        "transaction_id": form[1],
     }
 
 
@@ -215,13 +225,13 @@ _FACTS: Final[Mapping[str, Callable[[str], Facts]]] = {
 
 def _cause(source: int, decrease_reason: int) -> str:
     if source:
-        return _name(IncreaseSource, source, "INCREASE_SOURCE_")
-    return _name(DecreaseReason, decrease_reason, "DECREASE_REASON_")
+        return _name(IncreaseSource.DESCRIPTOR, source, "INCREASE_SOURCE_")
+    return _name(DecreaseReason.DESCRIPTOR, decrease_reason, "DECREASE_REASON_")
 
 
-def _name(enum: EnumTypeWrapper, number: int, prefix: str) -> str:
+def _name(enum: EnumDescriptor, number: int, prefix: str) -> str:
     """The name of an enum's value; the number itself for one that is newer than this SDK."""
-    value = enum.DESCRIPTOR.values_by_number.get(number)
+    value = enum.values_by_number.get(number)
     return str(number) if value is None else value.name.removeprefix(prefix).lower()
 
 
@@ -243,14 +253,16 @@ def _array(canonical: str, at_least: int) -> list[Any]:
 
 
 def _texts(values: Any) -> tuple[str, ...]:
-    if not all(isinstance(value, str) for value in values):
-        raise UnreadableForm("the canonical form has something else where a text belongs")
+    for value in values:
+        if not isinstance(value, str):
+            raise UnreadableForm(f"the canonical form has {_shown(value)} where a text belongs")
     return tuple(values)
 
 
 def _numbers(values: Any) -> tuple[int, ...]:
-    if not all(type(value) is int for value in values):
-        raise UnreadableForm("the canonical form has something else where a number belongs")
+    for value in values:
+        if type(value) is not int:
+            raise UnreadableForm(f"the canonical form has {_shown(value)} where a number belongs")
     return tuple(values)
 
 
@@ -260,8 +272,12 @@ def _hash(value: Any) -> bytes:
     except ValueError:
         digest = b""
     if len(digest) != sha256().digest_size or digest.hex() != value:
-        raise UnreadableForm("the canonical form has something else where a hash belongs")
+        raise UnreadableForm(f"the canonical form has {_shown(value)} where a hash belongs")
     return digest
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:_SHOWN_CHARACTERS]
 
 
 def _json(form: tuple[str | int, ...]) -> str:

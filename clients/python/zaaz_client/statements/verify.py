@@ -29,7 +29,7 @@ MAX_LINE_BYTES: Final = 1_048_576
 """Far above what a transaction over a thousand grants takes."""
 
 _KEY_ID_DIGITS: Final = 16
-_GENESIS: Final = 0
+_BEFORE_THE_FIRST: Final = 0
 _SHOWN_CHARACTERS: Final = 80
 
 
@@ -185,7 +185,7 @@ class _Checker:
             self._wrong("was changed: its proof is not that of its canonical form")
         if opening.start_ms > opening.end_ms:
             self._wrong("has a period that ends before it starts")
-        if opening.sequence == _GENESIS and self._place != _genesis(opening.wallet_id):
+        if opening.sequence == _BEFORE_THE_FIRST and self._place != _genesis(opening.wallet_id):
             self._wrong("does not begin as a wallet's chain does")
 
     def _resume(self, row: StatementRow) -> None:
@@ -249,7 +249,7 @@ class _Checker:
 def _genesis(wallet_id: str) -> _Place | None:
     """Where a chain begins; None for what is no wallet's id."""
     try:
-        return _Place(_GENESIS, 0, sha256(bytes.fromhex(wallet_id)).digest())
+        return _Place(_BEFORE_THE_FIRST, 0, sha256(bytes.fromhex(wallet_id)).digest())
     except ValueError:
         return None
 

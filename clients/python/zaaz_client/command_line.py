@@ -1,0 +1,56 @@
+"""What the commands of `zaaz` have in common: who is asked, with which key, and how they fail."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import click
+
+from zaaz_client.channel import is_loopback
+from zaaz_client.client import ZaazClient
+
+DEFAULT_TARGET: Final = "127.0.0.1:50051"
+DEFAULT_DATA_DIR: Final = "var"
+KEY_FILE: Final = "admin.key"
+"""Where a server that was started by `make run` keeps its key for local use."""
+
+
+class BadUsage(click.ClickException):
+    """Options, file or key are wrong."""
+
+    exit_code = 2
+
+
+class Unreachable(click.ClickException):
+    """No server, for longer than the caller has patience."""
+
+    exit_code = 3
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C."""
+
+    exit_code = 130
+
+
+def api_key(given: str | None, target: str) -> str:
+    """The key given, or that of the server on this machine. BadUsage."""
+    if given:
+        return given.strip()
+    key_file = Path(os.environ.get("ZAAZ_DATA_DIR") or DEFAULT_DATA_DIR) / KEY_FILE
+    if is_loopback(target):
+        try:
+            return key_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            hint = f"{key_file} cannot be read ({error.__class__.__name__})"
+    else:
+        hint = f"{key_file} is only used for a server on this machine"
+    raise BadUsage(f"No API key: set ZAAZ_API_KEY. {hint}.")
+
+
+def new_client(target: str, key: str) -> ZaazClient:
+    """A client of the server there, not opened yet. BadUsage."""
+    try:
+        return ZaazClient(target, key)
+    except ValueError as error:
+        raise BadUsage(f"The API key cannot be one: {error}.") from error

@@ -1,0 +1,263 @@
+"""`zaaz statement`: get, verify, keys."""
+
+import asyncio
+import re
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TextIO, TypeVar
+
+import click
+
+from zaaz_client.command_line import DEFAULT_TARGET, BadUsage, Unreachable, api_key, new_client
+from zaaz_client.errors import (
+    AccessRefused,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+    ZaazError,
+)
+from zaaz_client.statements.download import signing_keys, statement_lines
+from zaaz_client.statements.formats import FORMATS, credits_text
+from zaaz_client.statements.verify import Verdict, verify
+
+PATIENCE_SECONDS: Final = 10.0
+"""How long a page of a statement is asked for before the server counts as away."""
+
+MAX_KEY_FILE_BYTES: Final = 65_536
+KEY_BYTES: Final = 32
+
+_KEY: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_NO_KEY: Final = "none"
+"""Sent where no key of the API is needed: the header may not be empty."""
+
+_T = TypeVar("_T")
+
+
+class BadStatement(click.ClickException):
+    """The statement is not what the server wrote."""
+
+    exit_code = 1
+
+
+class Failed(click.ClickException):
+    """The server refused for a reason that is nobody's mistake here."""
+
+    exit_code = 1
+
+
+def _moment(text: str) -> datetime:
+    """A day or a time of ISO 8601; UTC where it names no other zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        problem = f"{text!r} is no time like 2026-01-31 or 2026-01-31T12:00:00Z"
+        raise click.BadParameter(problem) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_target = click.option("--target", envvar="ZAAZ_TARGET", default=DEFAULT_TARGET, show_default=True)
+
+
+@click.group()
+def statement() -> None:
+    """Statements: get one, and verify one offline."""
+
+
+@statement.command()
+@click.argument("user")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(list(FORMATS)),
+    default="csv",
+    show_default=True,
+    help="csv for people and spreadsheets, jsonl for programs.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write it.  [default: stdout]",
+)
+@click.option(
+    "--from",
+    "start",
+    type=_moment,
+    metavar="TIME",
+    help="The period's first moment.  [default: the wallet's making]",
+)
+@click.option(
+    "--to", "end", type=_moment, metavar="TIME", help="First moment after it.  [default: now]"
+)
+@_target
+@click.option("--api-key", "given_key", envvar="ZAAZ_API_KEY", help="Better as ZAAZ_API_KEY.")
+def get(
+    user: str,
+    format_name: str,
+    output: Path | None,
+    start: datetime | None,
+    end: datetime | None,
+    target: str,
+    given_key: str | None,
+) -> None:
+    """Write the statement of USER, a user's id.
+
+    Exit codes: 0 written; 1 the server failed; 2 wrong options, user or key;
+    3 the server cannot be reached.
+    """
+    key = api_key(given_key, target)
+    with _written(output) as file:
+        _run(_write(user, format_name, (start, end), target, key, file), target)
+
+
+@statement.command(name="verify")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--key",
+    "given",
+    multiple=True,
+    metavar="HEX|FILE",
+    help="Public key of the server, or a file with such keys (zaaz statement keys). Repeatable.",
+)
+@click.option("--fetch", is_flag=True, help="Ask the server for its public keys.")
+@click.option("--no-signature", is_flag=True, help="Be content without a checked signature.")
+@_target
+def verify_(
+    file: Path, given: tuple[str, ...], fetch: bool, no_signature: bool, target: str
+) -> None:
+    """Check that the statement in FILE is whole, unchanged, and signed by the server.
+
+    Needs no server, but for --fetch. A line that is not as it was written is
+    named.
+
+    Exit codes: 0 good; 1 not; 2 wrong options, file or key, or no key to check
+    the signature with; 3 the server cannot be reached.
+    """
+    keys = [key for each in given for key in _read_keys(each)]
+    if fetch:
+        keys += _run(_fetch(target), target).values()
+    verdict = _verify(file, keys)
+    if verdict.problems:
+        raise BadStatement(_told(file, verdict))
+    click.echo(_summary(file, verdict))
+    if not verdict.signature_checked:
+        message = "The signature was NOT checked: anyone can have written this statement."
+        if not no_signature:
+            raise BadUsage(f"{message}\nGive --key or --fetch, or --no-signature to do without.")
+        click.echo(message, err=True)
+
+
+@statement.command()
+@_target
+def keys(target: str) -> None:
+    """Print the server's public keys: one a line, after its id."""
+    for name, key in _run(_fetch(target), target).items():
+        click.echo(f"{name} {key.hex()}")
+
+
+async def _write(
+    user: str,
+    format_name: str,
+    period: tuple[datetime | None, datetime | None],
+    target: str,
+    key: str,
+    file: TextIO,
+) -> None:
+    written, patience = FORMATS[format_name], PATIENCE_SECONDS
+    async with new_client(target, key) as client:
+        lines = statement_lines(client, user, written, *period, patience_seconds=patience)
+        async for line in lines:
+            file.write(line)
+
+
+async def _fetch(target: str) -> dict[str, bytes]:
+    async with new_client(target, _NO_KEY) as client:
+        return await signing_keys(client)
+
+
+def _run(work: Coroutine[Any, Any, _T], target: str) -> _T:
+    """The result of `work`; its errors as words and an exit code."""
+    try:
+        return asyncio.run(work)
+    except (Unavailable, DeadlineExceeded) as error:
+        raise Unreachable(f"Cannot reach zaaz at {target}: {error}") from error
+    except (AccessRefused, InvalidRequest, NotFound) as error:
+        raise BadUsage(str(error)) from error
+    except ZaazError as error:
+        raise Failed(str(error)) from error
+
+
+@contextmanager
+def _written(output: Path | None) -> Iterator[TextIO]:
+    """Where to write: stdout, or a file that is there when it is whole."""
+    if output is None:
+        with open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False) as stdout:
+            yield stdout
+        return
+    part = output.with_name(f"{output.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+        part.replace(output)
+    except OSError as error:
+        raise BadUsage(f"{output} cannot be written: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _read_keys(given: str) -> list[bytes]:
+    if _KEY.fullmatch(given):
+        return [bytes.fromhex(given)]
+    try:
+        with Path(given).open("rb") as file:
+            content = file.read(MAX_KEY_FILE_BYTES)
+    except OSError as error:
+        problem = f"neither 64 hex digits nor a file that can be read ({error.strerror})"
+        raise BadUsage(f"--key {given}: it is {problem}.") from error
+    found = [bytes.fromhex(key) for key in _KEY.findall(content.decode("ascii", "replace"))]
+    if not found and len(content) == KEY_BYTES:
+        found = [content]
+    if not found:
+        raise BadUsage(f"--key {given}: it has no key of 64 hex digits.")
+    return found
+
+
+def _verify(file: Path, keys: list[bytes]) -> Verdict:
+    try:
+        with file.open("rb") as lines:
+            return verify(lines, keys)
+    except OSError as error:
+        raise BadUsage(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BadUsage(f"A key given is none: {error}.") from error
+
+
+def _told(file: Path, verdict: Verdict) -> str:
+    problems = [f"{file}: {problem}" for problem in verdict.problems]
+    return "\n  ".join(["The statement is not as the server wrote it.", *problems])
+
+
+def _summary(file: Path, verdict: Verdict) -> str:
+    opening, head = verdict.opening, verdict.head
+    assert opening is not None
+    assert head is not None
+    start, end, signed = (
+        f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        for ms in (opening.start_ms, opening.end_ms, head.signed_ms)
+    )
+    before = credits_text(opening.balance_micros)
+    after = credits_text(head.balance_after_micros)
+    lines = [
+        f"{file}: good.",
+        f"  user          {opening.user_id}, wallet {opening.wallet_id}",
+        f"  period        {start} to {end}",
+        f"  transactions  {verdict.transactions:,}, after number {opening.sequence}",
+        f"  balance       {before} before, {after} after",
+    ]
+    if verdict.signature_checked:
+        lines.append(f"  signature     {signed}, key {head.key_id}")
+    return "\n".join(lines)
