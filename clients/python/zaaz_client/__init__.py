@@ -24,8 +24,10 @@ from zaaz_client.errors import (
     OffsetOutOfRange,
     PriceNotFound,
     RequestIdReused,
+    ResyncRequired,
     Stalled,
     StreamClosed,
+    TooManyWatchers,
     Unavailable,
     UsageKeyReused,
     WalletNotFound,
@@ -36,6 +38,14 @@ from zaaz_client.status import from_rpc_error, from_status
 from zaaz_client.usage_results import RejectedEvent, RejectedHandler, UsageCounters
 from zaaz_client.usage_settings import UsageStreamSettings
 from zaaz_client.usage_stream import UsageStream
+from zaaz_client.watch import (
+    WalletChanged,
+    WalletEvent,
+    WalletSnapshot,
+    WalletUnchanged,
+    WalletWatch,
+    WatchSettings,
+)
 
 __all__ = [
     "DEFAULT_TIMEOUT_SECONDS",
@@ -54,14 +64,22 @@ __all__ = [
     "RejectedEvent",
     "RejectedHandler",
     "RequestIdReused",
+    "ResyncRequired",
     "Stalled",
     "StreamClosed",
+    "TooManyWatchers",
     "Unavailable",
     "UsageCounters",
     "UsageKeyReused",
     "UsageStream",
     "UsageStreamSettings",
+    "WalletChanged",
+    "WalletEvent",
     "WalletNotFound",
+    "WalletSnapshot",
+    "WalletUnchanged",
+    "WalletWatch",
+    "WatchSettings",
     "WriterFenced",
     "ZaazClient",
     "ZaazError",

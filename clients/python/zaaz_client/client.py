@@ -13,6 +13,7 @@ from zaaz_client.channel import TypedChannel, connect
 from zaaz_client.usage_results import RejectedHandler
 from zaaz_client.usage_settings import DEFAULT_SETTINGS, UsageStreamSettings
 from zaaz_client.usage_stream import UsageStream
+from zaaz_client.watch import DEFAULT_WATCH_SETTINGS, WalletWatch, WatchSettings
 
 if TYPE_CHECKING:
     from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
@@ -107,6 +108,23 @@ class ZaazClient:
         `on_rejected` is called with each event that the server refuses.
         """
         return UsageStream(self.channel, writer_id, on_rejected=on_rejected, settings=settings)
+
+    def watch_wallet(
+        self,
+        user_id: str,
+        resume_token: str = "",
+        *,
+        bookmarks: bool = False,
+        settings: WatchSettings = DEFAULT_WATCH_SETTINGS,
+    ) -> WalletWatch:
+        """A wallet's state and every change of it: `async with`, then `async for`.
+
+        `resume_token`: of an earlier watch of the wallet, to go on after it.
+        `bookmarks`: say also that nothing has changed, every 30 s.
+        """
+        return WalletWatch(
+            self.wallets, user_id, resume_token, bookmarks=bookmarks, settings=settings
+        )
 
     @property
     def channel(self) -> TypedChannel:
