@@ -92,12 +92,23 @@ async def _respond(responses: Any, context: StreamContext) -> None:
 
 def behaviour_of(name: str, handler: Handler) -> Callable[..., Any]:
     """What the servicer defines for the method; a refusal when it defines nothing."""
+    behaviour = _given(handler)
+    return cast("Callable[..., Any]", behaviour) if is_written(behaviour) else unwritten(name)
+
+
+def is_defined(handler: Handler) -> bool:
+    """Whether the servicer defines the method."""
+    return is_written(_given(handler))
+
+
+def is_written(behaviour: object) -> bool:
+    """Whether it is more than the generated stub of a method, which is a plain function."""
+    return inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)
+
+
+def _given(handler: Handler) -> object:
     kinds = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
-    behaviour: Any = next(kind for kind in kinds if kind is not None)
-    if inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour):
-        return cast("Callable[..., Any]", behaviour)
-    # A plain function is the generated stub of a method that its servicer does not define.
-    return unwritten(name)
+    return next(kind for kind in kinds if kind is not None)
 
 
 def unwritten(name: str) -> Callable[..., Any]:

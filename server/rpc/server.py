@@ -19,6 +19,7 @@ from server.rpc.address import Address
 from server.rpc.decoding import TRANSPORT_MESSAGE_BYTES
 from server.rpc.health import Check, Health
 from server.rpc.interceptor import Edge, EdgeInterceptor
+from server.rpc.kinds import is_defined
 from server.rpc.listening import CannotServeError, Tls, bind
 from server.rpc.validation import warm
 
@@ -81,13 +82,24 @@ class RpcServer:
         self._health: Health | None = None
         self._watching: asyncio.Task[None] | None = None
 
-    def add(self, add_to_server: Callable[[Any, Any], None], servicer: object) -> None:
-        """Serve `servicer`; CannotServeError when one of its methods has no access rule."""
+    def add(
+        self,
+        add_to_server: Callable[[Any, Any], None],
+        servicer: object,
+        *,
+        complete: bool = False,
+    ) -> None:
+        """Serve `servicer`; CannotServeError when one of its methods has no access rule.
+
+        `complete`: also when one of the service's methods is neither written nor bound.
+        """
         recorder = _Recorder(self._server)
         add_to_server(servicer, recorder)
         closed = [name for name in recorder.methods if rule_of(name).is_closed]
         if closed:
             raise CannotServeError(f"methods without an access rule: {', '.join(closed)}")
+        if complete and recorder.undefined:
+            raise CannotServeError(f"methods that nothing defines: {', '.join(recorder.undefined)}")
         warm(recorder.requests)
         self._services += recorder.services
 
@@ -146,6 +158,7 @@ class _Recorder:
         self._server = server
         self.services: list[str] = []
         self.methods: list[str] = []
+        self.undefined: list[str] = []
         self.requests: list[Message] = []
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
@@ -154,7 +167,9 @@ class _Recorder:
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
         self.services.append(service)
         self.methods += [f"/{service}/{name}" for name in handlers]
-        for handler in handlers.values():
+        for name, handler in handlers.items():
+            if not is_defined(handler):
+                self.undefined.append(f"/{service}/{name}")
             # X.FromString is bound to the class X.
             request_type = getattr(handler.request_deserializer, "__self__", None)
             if isinstance(request_type, type) and issubclass(request_type, Message):
