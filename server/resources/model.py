@@ -6,7 +6,7 @@ google.protobuf.Value. What is not set (an optional, a message, an id) is absent
 the engine's own fields, ENGINE_FIELDS.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -84,6 +84,10 @@ class History:
 class Resource:
     """A kind of row. `normalize` and `check(new, old)` are pure; `check` raises DomainError.
 
+    `guard(changes, new, old)` may look into the database, within the change's own transaction, and
+    has to `rely_on` what it read there. Both see every change: `old` is None for a new row, `new`
+    has is_deleted when the row is put away. A purge goes to `guard` alone, with None for `new`.
+
     Every filterable, sortable, searchable, unique and reference field has its index; `indexes`
     are others beside them. `order` is the order of a list whose caller asks for none. `text_ids`
     are fields named `*_id` that are not ObjectIds. `read_only` rows are listed and read here, and
@@ -102,6 +106,7 @@ class Resource:
     text_ids: tuple[str, ...] = ()
     normalize: Callable[[Document], Document] = unchanged
     check: Callable[[Document, Document | None], None] = accept
+    guard: Callable[[Any, Document | None, Document | None], Awaitable[None]] | None = None
     history: History | None = None
     order: str = "created_time desc"
     indexes: tuple[Index, ...] = ()

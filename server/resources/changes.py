@@ -1,0 +1,234 @@
+"""Changes of rows within one transaction: the one way in which a resource's rows are written.
+
+Each change brings the row (under its version), its history, what the declaration demands of it,
+and the `guard` of the rows that it relies on.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from bson import ObjectId
+
+from server.kernel.errors import DomainError, Reason, field_invalid
+from server.kernel.ids import new_id
+from server.mongo.errors import TransactionLost
+from server.mongo.transaction import Tx
+from server.resources.fields import date
+from server.resources.model import Document, Resource, Unique
+from server.resources.schedule import fold, schedule
+from server.resources.table import EITHER, Table
+
+MAX_NAMED_REFERRERS: Final = 10
+
+
+class Changes:
+    """An open transaction for rows; `now` is its moment. Rows that it gives back are as of then.
+
+    Every method may raise TransactionLost and DatabaseUnavailable; let them pass.
+    """
+
+    def __init__(
+        self, tx: Tx, tables: Mapping[str, Table], now_ms: int, client_id: str, reason: str
+    ) -> None:
+        self.tx = tx
+        self.now = date(now_ms)
+        self.changed: set[str] = set()
+        self._tables = tables
+        self._author = {"client_id": client_id, "reason": reason}
+
+    async def find(
+        self, resource: Resource, query: Mapping[str, Any], limit: int = 0
+    ) -> list[Document]:
+        """The rows that match, deleted ones too unless the query says otherwise."""
+        rows = await self.tx.find(resource.collection, query, limit=limit)
+        return [fold(row, self.now) for row in rows]
+
+    async def get(self, resource: Resource, ids: Sequence[ObjectId]) -> list[Document]:
+        """The rows of these ids in their order, deleted or not; RESOURCE_NOT_FOUND."""
+        found = {row["_id"]: row for row in await self.find(resource, {"_id": {"$in": list(ids)}})}
+        for row_id in ids:
+            if row_id not in found:
+                raise not_found(resource, row_id)
+        return [found[row_id] for row_id in ids]
+
+    async def rely_on(self, collection: str, ids: Iterable[ObjectId]) -> bool:
+        """Whether all of these rows are live; whoever changes one of them loses to us, or we do."""
+        bumps = [
+            {"q": {"_id": row_id, "is_deleted": False}, "u": {"$inc": {"guard": 1}}}
+            for row_id in dict.fromkeys(ids)
+        ]
+        return not bumps or await self.tx.update(collection, bumps) == len(bumps)
+
+    async def create(
+        self, resource: Resource, fields: Document, effective: datetime | None = None
+    ) -> Document:
+        """A new row of these fields; scheduled ones from `effective` on, which may be past."""
+        table = self._tables[resource.collection]
+        made = {"_id": new_id(), **fields, "is_deleted": False, "created_time": self.now}
+        row = resource.normalize({**made, "updated_time": self.now})
+        await self._admit(table, row, None)
+        stored = {**table.searched(row), "version": 1, "guard": 0}
+        if effective is not None and effective > self.now:
+            ahead = {name: stored.pop(name) for name in resource.scheduled if name in stored}
+            stored = schedule(stored, effective, ahead)
+        await self.tx.insert(table.name, [stored])
+        await self._record(table, [(row, effective or self.now)])
+        return stored
+
+    async def update(
+        self, resource: Resource, old: Document, new: Document, effective: datetime | None = None
+    ) -> Document:
+        """`old` as `new`, which is made from it as it will be at `effective`; no change, no write.
+
+        Undoes a deletion too. FIELD_INVALID when `effective` is past, or ahead for other than
+        scheduled fields.
+        """
+        at = self.now if effective is None else effective
+        base, new = fold(old, at), resource.normalize(new)
+        changed = {name for name in {**base, **new} if base.get(name) != new.get(name)}
+        if at < self.now or (at > self.now and not changed <= set(resource.scheduled)):
+            scheduled = " and ".join(resource.scheduled) or "nothing"
+            raise field_invalid("effective_time", f"only {scheduled} may be set ahead, none behind")
+        if not changed:
+            return old
+        table = self._tables[resource.collection]
+        await self._admit(table, new, base)
+        ahead = {name: new.get(name) for name in changed}
+        row = new if at == self.now else schedule(old, at, ahead)
+        stored = await self._replace(table, [(old, row)])
+        await self._record(table, [(new, at)])
+        return stored[0]
+
+    async def delete(self, resource: Resource, rows: Sequence[Document]) -> list[Document]:
+        """These rows put away, in their order; STILL_REFERENCED while live rows refer to them."""
+        table = self._tables[resource.collection]
+        live = [row for row in rows if not row["is_deleted"]]
+        await self._refuse_referred(table, live, is_deleted=False)
+        pairs = [(row, self._deleted(row)) for row in live]
+        for old, new in pairs:
+            await self._verify(resource, new, old)
+        stored = {row["_id"]: row for row in await self._replace(table, pairs)}
+        await self._record_deletion(table, live)
+        return [stored.get(row["_id"], row) for row in rows]
+
+    async def purge(self, resource: Resource, row: Document) -> None:
+        """The row removed for good; STILL_REFERENCED while any rows refer to it."""
+        table = self._tables[resource.collection]
+        await self._refuse_referred(table, [row], is_deleted=EITHER)
+        if resource.guard is not None:
+            await resource.guard(self, None, row)
+        await self.tx.delete(table.name, [{"_id": row["_id"]}])
+        self.changed.add(table.name)
+        await self._record_deletion(table, [] if row["is_deleted"] else [row])
+
+    async def _admit(self, table: Table, new: Document, old: Document | None) -> None:
+        """Refuse a new or changed row that breaks a rule, the database's included."""
+        await self._verify(table.resource, new, old)
+        for unique in table.resource.unique:
+            await self._refuse_taken(table, unique, new)
+        # A row that comes back relies on its references as a new one does.
+        before = old if old is not None and not old["is_deleted"] else {}
+        for reference in table.resource.references:
+            name, target = reference.field, new.get(reference.field)
+            if target is None or target == before.get(name):
+                continue
+            if not await self.rely_on(reference.collection, [target]):
+                raise DomainError(
+                    Reason.REFERENCE_NOT_FOUND,
+                    f"{name}: no live row of {reference.collection} has the id {target}",
+                    {"field": name, "id": target},
+                )
+
+    async def _verify(self, resource: Resource, new: Document, old: Document | None) -> None:
+        resource.check(new, old)
+        if resource.guard is not None:
+            await resource.guard(self, new, old)
+
+    async def _refuse_taken(self, table: Table, unique: Unique, row: Document) -> None:
+        """For the error's sake: that rows are unique is the index's to keep."""
+        if any(row.get(name) != value for name, value in unique.where.items()):
+            return
+        same = {name: row.get(name) for name in unique.fields}
+        query = {"is_deleted": False, **unique.where, **same, "_id": {"$ne": row["_id"]}}
+        taken = await self.tx.find(table.name, query, limit=1)
+        if taken:
+            field, other = unique.fields[0], taken[0]["_id"]
+            raise DomainError(
+                Reason.ALREADY_EXISTS,
+                f"{field}: another row of {table.name} has it: {other}",
+                {"field": field, "id": other},
+            )
+
+    async def _refuse_referred(
+        self, table: Table, rows: Sequence[Document], is_deleted: object
+    ) -> None:
+        ids = [row["_id"] for row in rows]
+        named: list[str] = []
+        for collection, field in table.referrers if ids else ():
+            query = {"is_deleted": is_deleted, field: {"$in": ids}, "_id": {"$nin": ids}}
+            found = await self.tx.find(collection, query, limit=MAX_NAMED_REFERRERS)
+            named += [f"{collection}/{row['_id']}" for row in found]
+        if named:
+            references = " ".join(named[:MAX_NAMED_REFERRERS])
+            raise DomainError(
+                Reason.STILL_REFERENCED,
+                f"others refer to it: {references}",
+                {"id": ids[0], "references": references},
+            )
+
+    async def _replace(
+        self, table: Table, pairs: Sequence[tuple[Document, Document]]
+    ) -> list[Document]:
+        stored = [
+            {**table.searched(new), "version": old["version"] + 1, "updated_time": self.now}
+            for old, new in pairs
+        ]
+        updates = [
+            {"q": {"_id": old["_id"], "version": old["version"]}, "u": row}
+            for (old, _), row in zip(pairs, stored, strict=True)
+        ]
+        if updates and await self.tx.update(table.name, updates) != len(updates):
+            raise TransactionLost("conflict", f"a row of {table.name} has changed")
+        return stored
+
+    async def _record(self, table: Table, versions: Iterable[tuple[Document, datetime]]) -> None:
+        self.changed.add(table.name)
+        history = table.resource.history
+        rows = [
+            {
+                **table.version(row),
+                **self._author,
+                "_id": new_id(),
+                history.field: row["_id"],
+                "effective_time": at,
+                "created_time": self.now,
+            }
+            for row, at in versions
+            if history is not None
+        ]
+        if history is not None and rows:
+            await self.tx.insert(history.collection, rows)
+
+    async def _record_deletion(self, table: Table, rows: Sequence[Document]) -> None:
+        """What was to come must not come either: it is unset at its time again."""
+        await self._record(
+            table,
+            [
+                (self._deleted(row), at)
+                for row in rows
+                for at in (self.now, *(i["effective_time"] for i in row.get("scheduled", ())))
+            ],
+        )
+
+    def _deleted(self, row: Document) -> Document:
+        deleted = {**row, "is_deleted": True, "deleted_time": self.now}
+        deleted.pop("scheduled", None)
+        return deleted
+
+
+def not_found(resource: Resource, row_id: object) -> DomainError:
+    """RESOURCE_NOT_FOUND."""
+    name = resource.collection
+    message = f"{name} has no row {row_id}"
+    return DomainError(Reason.RESOURCE_NOT_FOUND, message, {"resource": name, "id": row_id})

@@ -1,0 +1,154 @@
+"""The engine: the declared resources on one database, how they are read and how they are changed.
+
+run     changes in one transaction under a request_id, tried again while it is lost
+get     one row, with references filled in
+page    a page of rows
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, TypeVar
+
+from bson import ObjectId
+from google.protobuf.message import Message
+
+from server.kernel.clock import Clock
+from server.kernel.errors import DomainError, FieldViolation, Reason
+from server.kernel.paging import PageTokens
+from server.kernel.principal import current_principal
+from server.mongo.database import Database
+from server.mongo.errors import DatabaseUnavailable, TransactionLost
+from server.resources.changes import Changes, not_found
+from server.resources.model import Document, Resource
+from server.resources.reader import Page, Reader
+from server.resources.table import REQUESTS, Table
+
+MAX_TRIES: Final = 5
+"""Transactions lost to others before their caller is told CONTENTION."""
+
+BACKOFF_SECONDS: Final = 0.01
+"""The longest first wait before trying again; it doubles each time."""
+
+REQUEST_DAYS: Final = 30
+"""For how long a request_id is known."""
+
+_Answer = TypeVar("_Answer", bound=Message)
+Work = Callable[[Changes], Awaitable[_Answer]]
+Refresh = Callable[[], Awaitable[None]]
+
+
+class _Key(NamedTuple):
+    """A request's identity: `id` is "" where it has none, `fingerprint` stands for its payload."""
+
+    author: str
+    id: str
+    fingerprint: bytes
+
+
+class Resources:
+    """`declared` are all resources of the server: who refers to whom is read from them."""
+
+    def __init__(
+        self, database: Database, clock: Clock, tokens: PageTokens, declared: Iterable[Resource]
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._reader = Reader(database, clock, tokens)
+        known = tuple(declared)
+        histories = [one.history.resource() for one in known if one.history is not None]
+        self._tables = {one.collection: Table(one, known) for one in (*known, *histories)}
+        self._listeners: list[tuple[frozenset[str], Refresh]] = []
+
+    def table(self, resource: Resource) -> Table:
+        """What is worked out of a declared resource."""
+        return self._tables[resource.collection]
+
+    def on_change(self, refresh: Refresh, *declared: Resource) -> None:
+        """Call `refresh` after a change of these resources, before the caller is answered."""
+        self._listeners.append((frozenset(one.collection for one in declared), refresh))
+
+    async def run(
+        self, request: Message, answer: type[_Answer], work: Work[_Answer], author: str = ""
+    ) -> _Answer:
+        """Do `work` in one transaction, once for the request's request_id, and give its answer.
+
+        `work` runs again when the transaction is lost. `author` is a client_id, the caller's
+        unless given. Raises what `work` raises, REQUEST_ID_REUSED, CONTENTION, and
+        DatabaseUnavailable, also when nobody knows whether a request without an id was stored.
+        """
+        key = _key(request, author or current_principal().client_id)
+        for tries in range(MAX_TRIES):
+            try:
+                made, changed = await self._attempt(request, key, answer, work)
+            except TransactionLost as lost:
+                if lost.kind == "unknown" and not key.id:
+                    raise DatabaseUnavailable(str(lost)) from lost
+                await asyncio.sleep(random.uniform(0, BACKOFF_SECONDS * 2**tries))
+                continue
+            for collections, refresh in self._listeners:
+                if not collections.isdisjoint(changed):
+                    await refresh()
+            return made
+        message = "others kept changing the same rows"
+        raise DomainError(Reason.CONTENTION, message, {"attempts": MAX_TRIES})
+
+    async def get(self, resource: Resource, row_id: ObjectId, expand: Sequence[str] = ()) -> Any:
+        """The row's message, deleted or not; RESOURCE_NOT_FOUND, EXPAND_INVALID."""
+        message = await self._reader.get(self.table(resource), row_id, expand)
+        if message is None:
+            raise not_found(resource, row_id)
+        return message
+
+    async def page(self, resource: Resource, request: Any) -> Page:
+        """The page that a List request asks for.
+
+        Raises FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID and PAGE_TOKEN_INVALID.
+        """
+        return await self._reader.page(self.table(resource), request)
+
+    async def _attempt(
+        self, request: Any, key: _Key, answer: type[_Answer], work: Work[_Answer]
+    ) -> tuple[_Answer, Iterable[str]]:
+        """The answer, the first one for a replay, and the collections that were changed."""
+        now_ms = self._clock()
+        async with self._database.transaction() as tx:
+            known = await tx.find(REQUESTS, {"_id": key.id}) if key.id else []
+            if known:
+                if known[0]["fingerprint"] != key.fingerprint:
+                    raise _reused(request.request_id)
+                return answer.FromString(known[0]["response"]), known[0]["changed"]
+            reason = getattr(request, "reason", "")
+            changes = Changes(tx, self._tables, now_ms, key.author, reason)
+            made = await work(changes)
+            if key.id:
+                await tx.insert(REQUESTS, [_request_row(key, made, changes)])
+        return made, changes.changed
+
+
+def _request_row(key: _Key, answer: Message, changes: Changes) -> Document:
+    return {
+        "_id": key.id,
+        "fingerprint": key.fingerprint,
+        "response": answer.SerializeToString(),
+        "changed": sorted(changes.changed),
+        "expires_time": changes.now + timedelta(days=REQUEST_DAYS),
+    }
+
+
+def _key(request: Any, author: str) -> _Key:
+    payload = request.DESCRIPTOR.full_name.encode() + request.SerializeToString(deterministic=True)
+    name = f"{author}\0{request.request_id}" if request.request_id else ""
+    return _Key(author, name, sha256(payload).digest())
+
+
+def _reused(request_id: str) -> DomainError:
+    description = "was used before with another payload"
+    return DomainError(
+        Reason.REQUEST_ID_REUSED,
+        f"request_id {description}",
+        {"request_id": request_id},
+        violations=[FieldViolation("request_id", description)],
+    )

@@ -1,0 +1,128 @@
+"""Reading rows: one, or a page of a list, with references filled in by the same query."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from bson import ObjectId
+
+from server.kernel.clock import Clock
+from server.kernel.errors import DomainError, FieldViolation, Reason
+from server.kernel.paging import PageTokens, page_size
+from server.mongo.database import Database
+from server.mongo.errors import reachable
+from server.resources.fields import date
+from server.resources.filter import parse_filter
+from server.resources.listing import parse_order, searching
+from server.resources.model import Document
+from server.resources.schedule import fold
+from server.resources.table import EITHER, Table
+
+MAX_PAGE_SIZE: Final = 1_000
+MAX_PAGE_BYTES: Final = 3 * 1024 * 1024
+"""A page of larger rows has fewer of them: a client takes 4 MiB by default."""
+
+MAX_TOTAL_SIZE: Final = 10_000
+"""A count ends here: counting a million rows costs as much as a hundred pages of them."""
+
+
+class Page(NamedTuple):
+    """Messages, the token of the next page ("" after the last), and the total size if asked for."""
+
+    messages: list[Any]
+    next_page_token: str
+    total_size: int
+
+
+class Reader:
+    """Reads outside of transactions."""
+
+    def __init__(self, database: Database, clock: Clock, tokens: PageTokens) -> None:
+        self._database = database
+        self._clock = clock
+        self._tokens = tokens
+
+    async def get(self, table: Table, row_id: ObjectId, expand: Sequence[str] = ()) -> Any:
+        """The row's message, None when there is none."""
+        if expand:
+            rows = await self._find(table, {"_id": row_id}, {"_id": 1}, 1, expand)
+            return self._decode(table, rows[0], expand) if rows else None
+        with reachable():
+            row = await self._database.collection(table.name).find_one({"_id": row_id})
+        return None if row is None else self._decode(table, row)
+
+    async def page(self, table: Table, request: Any) -> Page:
+        """What the List request asks for."""
+        order = table.order
+        if request.order_by:
+            order = parse_order(request.order_by, table.sortable)
+        expand = getattr(request, "expand", ())
+        query = _query(table, request)
+        bound = f"{request.DESCRIPTOR.full_name}\0{order.sort}\0{query}"
+        cursor = self._tokens.read(bound, request.page_token)
+        size = page_size(request.page_size, MAX_PAGE_SIZE)
+        wanted = query if cursor is None else {"$and": [query, order.after(cursor)]}
+        # One more than the page says whether there is a next one.
+        rows = await self._find(table, wanted, order.sort, size + 1, expand)
+        messages = _fitting([self._decode(table, row, expand) for row in rows[:size]])
+        more = len(rows) > len(messages)
+        token = self._tokens.make(bound, order.cursor(rows[len(messages) - 1])) if more else ""
+        total = await self._count(table, query) if request.with_total_size else 0
+        return Page(messages, token, total)
+
+    async def _find(
+        self, table: Table, query: Document, sort: Document, limit: int, expand: Sequence[str]
+    ) -> list[Document]:
+        collection = self._database.collection(table.name)
+        joins = [_join(table, name) for name in expand]
+        with reachable():
+            if not joins:
+                return await collection.find(
+                    query, sort=list(sort.items()), limit=limit, batch_size=limit
+                ).to_list()
+            stages: list[Document] = [{"$match": query}, {"$sort": sort}, {"$limit": limit}, *joins]
+            return await (await collection.aggregate(stages)).to_list()
+
+    async def _count(self, table: Table, query: Document) -> int:
+        with reachable():
+            found = self._database.collection(table.name)
+            return await found.count_documents(query, limit=MAX_TOTAL_SIZE)
+
+    def _decode(self, table: Table, row: Document, expand: Sequence[str] = ()) -> Any:
+        """As of now: what is due is in force, in the rows referred to as well."""
+        for name in expand:
+            row[name] = self._due(row[name][0]) if row[name] else None
+        return table.codec.decode(self._due(row))
+
+    def _due(self, row: Document) -> Document:
+        return fold(row, date(self._clock())) if "scheduled" in row else row
+
+
+def _query(table: Table, request: Any) -> Document:
+    conditions: list[Mapping[str, Any]] = []
+    if not table.resource.read_only:
+        conditions.append({"is_deleted": EITHER if request.show_deleted else False})
+    if request.filter:
+        conditions.append(parse_filter(request.filter, table.filterable))
+    if getattr(request, "search", ""):
+        conditions.append(searching(request.search))
+    return {"$and": conditions} if conditions else {}
+
+
+def _join(table: Table, name: str) -> Document:
+    reference = table.expand.get(name)
+    if reference is None:
+        message = f"expand: there is no {name} to fill in"
+        violation = FieldViolation("expand", f"{name} is no reference")
+        raise DomainError(Reason.EXPAND_INVALID, message, {"path": name}, violations=[violation])
+    source = {"from": reference.collection, "localField": reference.field, "foreignField": "_id"}
+    return {"$lookup": {**source, "as": name}}
+
+
+def _fitting(messages: list[Any]) -> list[Any]:
+    """As many as fit a page's bytes, at least one."""
+    left = MAX_PAGE_BYTES
+    for count, message in enumerate(messages):
+        left -= message.ByteSize()
+        if left < 0:
+            return messages[: max(count, 1)]
+    return messages
