@@ -25,6 +25,9 @@ MAX_NAMED_REFERRERS: Final = 10
 class Changes:
     """An open transaction for rows; `now` is its moment. Rows that it gives back are as of then.
 
+    `stamp` is on every history row; a guard may add to it. `effective`: from when a new row is
+    in force, for its guard.
+
     Every method may raise TransactionLost and DatabaseUnavailable; let them pass.
     """
 
@@ -35,7 +38,8 @@ class Changes:
         self.now = date(now_ms)
         self.changed: set[str] = set()
         self._tables = tables
-        self._author = {"client_id": client_id, "reason": reason}
+        self.effective = self.now
+        self.stamp: Document = {"client_id": client_id, "reason": reason}
 
     async def find(
         self, resource: Resource, query: Mapping[str, Any], limit: int = 0
@@ -67,6 +71,7 @@ class Changes:
         table = self._tables[resource.collection]
         made = {"_id": new_id(), **fields, "is_deleted": False, "created_time": self.now}
         row = resource.normalize({**made, "updated_time": self.now})
+        self.effective = effective or self.now
         await self._admit(table, row, None)
         stored = {**table.searched(row), "version": 1, "guard": 0}
         if effective is not None and effective > self.now:
@@ -198,7 +203,7 @@ class Changes:
         rows = [
             {
                 **table.version(row),
-                **self._author,
+                **self.stamp,
                 "_id": new_id(),
                 history.field: row["_id"],
                 "effective_time": at,
