@@ -70,12 +70,10 @@ class Pricing:
         rates = (_in_force(prices.credit_prices, time_ms), _in_force(prices.profits, time_ms))
         return _with_endpoint(Charge(0, 0, 0, 0, 0, 0, *rates), credits_micros)
 
-    def endpoint_id(self, feature_endpoint: str) -> ObjectId:
-        """The live endpoint of this value; FEATURE_ENDPOINT_NOT_FOUND."""
+    def endpoint_id(self, feature_endpoint: str) -> ObjectId | None:
+        """The live endpoint of this value."""
         endpoint = self._endpoints().find(feature_endpoint)
-        if endpoint is None:
-            raise endpoint_not_found(feature_endpoint)
-        return endpoint.id
+        return None if endpoint is None else endpoint.id
 
     def endpoint_id_at(self, feature_endpoint: str, time_ms: int) -> ObjectId | None:
         """The endpoint that a use was of. None without one."""

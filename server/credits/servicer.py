@@ -8,7 +8,7 @@ from zaaz.credits.v1 import credits_service_pb2 as pb
 from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceServicer
 from zaaz.ledger.v1.credits_transaction_pb2 import CreditsTransaction
 
-from server.credits.pricing import Pricing
+from server.credits.pricing import Pricing, endpoint_not_found
 from server.kernel.clock import Clock
 from server.kernel.errors import DomainError, Reason
 from server.kernel.ids import parse_id
@@ -138,17 +138,21 @@ class CreditsServicer(CreditsServiceServicer):
         return pb.GetCreditsUsageResponse(credits_usage=usage_message(entry, internal=internal))
 
     async def _consume(self, request: pb.ConsumeCreditsRequest) -> pb.ConsumeCreditsResponse:
-        value, source = request.feature_endpoint, None
-        if value:
-            source = UsedEndpoint(value, self._pricing.endpoint_id(value))
-        posted = await self._ledger.consume(
-            _caller(request.request_id),
-            request.user_id,
-            request.credits_micros,
-            _details(request),
-            source,
-        )
-        return self._answer(pb.ConsumeCreditsResponse, posted)
+        return self._answer(pb.ConsumeCreditsResponse, await self._consumed(request))
+
+    async def _consumed(self, request: pb.ConsumeCreditsRequest) -> Posted:
+        caller, value = _caller(request.request_id), request.feature_endpoint
+        asked = (caller, request.user_id, request.credits_micros, _details(request))
+        if not value:
+            return await self._ledger.consume(*asked)
+        endpoint_id = self._pricing.endpoint_id(value)
+        if endpoint_id is not None:
+            return await self._ledger.consume(*asked, UsedEndpoint(value, endpoint_id))
+        # It may have been there when this was asked first.
+        earlier = await self._ledger.consumed_before(*asked, value)
+        if earlier is None:
+            raise endpoint_not_found(value)
+        return earlier
 
     async def _try_consume(self, request: pb.ConsumeCreditsRequest) -> pb.ConsumeCreditsResult:
         try:

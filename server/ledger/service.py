@@ -107,12 +107,18 @@ class Ledger:
         source: UsedEndpoint | None = None,
     ) -> Posted:
         """INSUFFICIENT_CREDITS, WALLET_EXPIRED."""
-        payload: list[object] = ["consume", user_id, credits_micros, *details]
         cause = self._cause(caller, details)
         if source is not None:
-            payload.append(source.value)
             cause = cause._replace(decrease_source=source.id)
+        payload = _consumption(user_id, credits_micros, details, source and source.value)
         return await self._run(caller, Consume(new_id(), user_id, credits_micros, cause), payload)
+
+    async def consumed_before(
+        self, caller: Caller, user_id: str, credits_micros: int, details: Details, endpoint: str
+    ) -> Posted | None:
+        """What `consume` came to if it did before, for an endpoint that may be gone since."""
+        payload = _consumption(user_id, credits_micros, details, endpoint)
+        return await self._committer.earlier(Request.of(*caller, payload))
 
     async def reverse(self, caller: Caller, entry_id: ObjectId, reason: str) -> Posted:
         """TRANSACTION_NOT_FOUND, ALREADY_REVERSED, NOT_REVERSIBLE, INSUFFICIENT_CREDITS.
@@ -167,3 +173,11 @@ class Ledger:
     def _cause(self, caller: Caller, details: Details) -> Cause:
         labels = details.labels or None
         return Cause(caller.client_id, caller.request_id, details.reason, labels, self._clock())
+
+
+def _consumption(
+    user_id: str, credits_micros: int, details: Details, endpoint: str | None
+) -> Sequence[object]:
+    """What a replay has to say again."""
+    said = ("consume", user_id, credits_micros, *details)
+    return said if endpoint is None else (*said, endpoint)
