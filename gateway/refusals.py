@@ -7,6 +7,7 @@ Reasons are those of `zaaz.common.v1.ErrorReason`. Nothing of a stack trace, of
 an address or of gRPC's own texts goes out.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from http import HTTPStatus
 from typing import Final
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from gateway.problems import Problem, Violation, problem
@@ -134,7 +136,8 @@ def of_call(error: grpc.aio.AioRpcError) -> Refusal:
 def _status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
     for key, value in error.trailing_metadata() or ():
         if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
-            return status_pb2.Status.FromString(value)
+            with contextlib.suppress(DecodeError):
+                return status_pb2.Status.FromString(value)
     return None
 
 

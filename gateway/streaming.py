@@ -12,6 +12,7 @@ a slow server slows the client down. A download's pieces wait for its client.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -35,6 +36,9 @@ MAX_UPLOAD_BYTES: Final = 1024 * 1024 * 1024
 MAX_STREAM_SECONDS: Final = 3_600.0
 """So long an upload or a download may take whose caller names no time."""
 
+LENGTH_KEY: Final = "x-content-length"
+"""Metadata of an upload's call."""
+
 _PASSED_ON: Final = frozenset({"cache-control", "content-disposition", "last-modified"})
 """Headers that a download takes from its call's initial metadata, and content-length."""
 
@@ -50,22 +54,21 @@ class Upload:
     ) -> None:
         """ValueError if the body of the route is no field for bytes."""
         self._binding = binding
+        self._piece = _piece_maker(route.method.input_type, route.body)
         self._call = upstream.upload(route.method)
         self._render = renderer(route, encoders)
-        self._piece = _piece_maker(route.method.input_type, route.body)
 
     async def __call__(self, exchange: Exchange, segments: Sequence[str]) -> None:
         """Answers. `segments` are the path's as they were sent."""
         exchange.refuse_coding()
         opening, key = self._binding.bind_opening(exchange, segments)
         call = self._call(
-            timeout=timeout_seconds(exchange, MAX_STREAM_SECONDS), metadata=exchange.metadata()
+            timeout=timeout_seconds(exchange, MAX_STREAM_SECONDS),
+            metadata=(*exchange.metadata(), *_length(exchange)),
         )
         headers: HeaderList = [(b"idempotency-key", key.encode())] if key else []
         try:
-            if not await self._send(call, opening, exchange):
-                # The server has heard enough; what the client still sends is nobody's.
-                headers.append((b"connection", b"close"))
+            await self._send(call, opening, exchange)
             content_type, body = self._render(await call)
         except grpc.aio.AioRpcError as error:
             refusal = of_call(error)
@@ -76,17 +79,13 @@ class Upload:
         length = (b"content-length", str(len(body)).encode())
         await exchange.answer(200, [content_type, length, *headers], body)
 
-    async def _send(self, call: Any, opening: Any, exchange: Exchange) -> bool:
-        """The whole body, piece by piece; False if the call ended meanwhile."""
-        try:
+    async def _send(self, call: Any, opening: Any, exchange: Exchange) -> None:
+        """The whole body, piece by piece, as far as the call lasts: its status says why not."""
+        with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
             await call.write(opening)
             async for piece in _pieces(exchange):
                 await call.write(self._piece(piece, exchange))
             await call.done_writing()
-        except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
-            # Why it ended comes with its status.
-            return False
-        return True
 
 
 class Download:
@@ -164,6 +163,15 @@ def _piece_maker(request: Descriptor, body: str) -> Callable[[bytes, Exchange], 
     return lambda piece, exchange: new(
         **{body: {"content_type": _content_type(exchange), "data": piece}}
     )
+
+
+def _length(exchange: Exchange) -> tuple[tuple[str, str], ...]:
+    """The size that the client announced, if it did.
+
+    To a grpc.aio servicer a cancelled stream may look like one that has ended: this tells.
+    """
+    length = exchange.head.get(b"content-length")
+    return () if length is None else ((LENGTH_KEY, length),)
 
 
 def _content_type(exchange: Exchange) -> str:
