@@ -31,6 +31,7 @@ from zaaz_client.replay.report import ProgressDisplay, as_json, show_table
 from zaaz_client.replay.runner import FIRST_CONTACT_SECONDS, Outcome, run_plan
 from zaaz_client.replay.trace import Trace, TraceError, read_trace
 from zaaz_client.statements.command import statement
+from zaaz_client.wallet_command import wallet
 
 MAX_USERS: Final = 100_000
 MAX_EVENTS: Final = 100_000_000
@@ -66,6 +67,7 @@ def main() -> None:
 
 
 main.add_command(statement)
+main.add_command(wallet)
 
 
 @main.command()
