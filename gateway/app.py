@@ -22,6 +22,7 @@ from gateway.binding import Binding
 from gateway.decoding import Decoders
 from gateway.encoding import Encoders
 from gateway.health import health_pages
+from gateway.openapi import pages
 from gateway.router import Endpoint, Router
 from gateway.routes import Route, contract_files, routes_of
 from gateway.security import SecuritySettings, secured
