@@ -17,7 +17,6 @@ from dataclasses import replace
 from google.protobuf.descriptor import FileDescriptor
 from starlette.types import ASGIApp
 
-from gateway import openapi
 from gateway.binding import Binding
 from gateway.decoding import Decoders
 from gateway.encoding import Encoders
@@ -40,9 +39,10 @@ def build(
     ValueError if an annotation cannot be served: that is a defect of the contract.
     """
     routes = routes_of(contract_files() if files is None else files)
-    pages = {**health_pages(upstream), **openapi.pages(routes)}
-    router = Router(_endpoints(routes, upstream), pages)
-    return secured(router, _with_upload_limits(security, routes))
+    endpoints = list(_endpoints(routes, upstream))
+    served = [route for route, _ in endpoints]
+    router = Router(endpoints, {**health_pages(upstream), **pages(served)})
+    return secured(router, _with_upload_limits(security, served))
 
 
 def _endpoints(routes: Iterable[Route], upstream: Upstream) -> Iterator[tuple[Route, Endpoint]]:
