@@ -7,7 +7,7 @@ page    a page of rows
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeVar
@@ -34,6 +34,9 @@ BACKOFF_SECONDS: Final = 0.01
 
 REQUEST_DAYS: Final = 30
 """For how long a request_id is known."""
+
+ANY_ROW: Final[Mapping[str, Any]] = {}
+"""Matches every row."""
 
 _Answer = TypeVar("_Answer", bound=Message)
 Work = Callable[[Changes], Awaitable[_Answer]]
@@ -102,12 +105,14 @@ class Resources:
             raise not_found(resource, row_id)
         return message
 
-    async def page(self, resource: Resource, request: Any) -> Page:
-        """The page that a List request asks for.
+    async def page(
+        self, resource: Resource, request: Any, within: Mapping[str, Any] = ANY_ROW
+    ) -> Page:
+        """The page that a List request asks for, of the rows that `within` matches.
 
         Raises FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID and PAGE_TOKEN_INVALID.
         """
-        return await self._reader.page(self.table(resource), request)
+        return await self._reader.page(self.table(resource), request, within)
 
     async def _attempt(
         self, request: Any, key: _Key, answer: type[_Answer], work: Work[_Answer]

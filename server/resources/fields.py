@@ -14,6 +14,11 @@ _CALLERS_OWN: Final = frozenset({"request_id", "client_id", "writer_id"})
 _INTEGERS: Final = frozenset(
     (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT32)
 )
+_ALWAYS_SET: Final = frozenset(
+    {"id", "created_time", "updated_time", "effective_time", "occurred_time"}
+)
+"""In every document whose message has them. Where it is known, a page begins in an index."""
+
 _UNSPECIFIED = "UNSPECIFIED"
 
 
@@ -84,8 +89,7 @@ def fields_of(message: Any, paths: Iterable[str], text_ids: Iterable[str] = ()) 
 def _field(message: Any, path: str, text_ids: Iterable[str]) -> Field:
     descriptor = message.fields_by_name[path]
     kind = _kind(descriptor, text_ids)
-    always = path in ("id", "created_time", "updated_time")
-    nullable = not always and (descriptor.has_presence or kind is Kind.ID)
+    nullable = path not in _ALWAYS_SET and (descriptor.has_presence or kind is Kind.ID)
     numbers = _numbers(descriptor.enum_type) if descriptor.enum_type is not None else {}
     key = "_id" if path == "id" else path
     return Field(path, key, kind, descriptor.is_repeated, nullable, numbers)

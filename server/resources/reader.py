@@ -50,13 +50,13 @@ class Reader:
             row = await self._database.collection(table.name).find_one({"_id": row_id})
         return None if row is None else self._decode(table, row)
 
-    async def page(self, table: Table, request: Any) -> Page:
-        """What the List request asks for."""
+    async def page(self, table: Table, request: Any, within: Mapping[str, Any]) -> Page:
+        """What the List request asks for, of the rows that `within` matches."""
         order = table.order
         if request.order_by:
             order = parse_order(request.order_by, table.sortable)
         expand = getattr(request, "expand", ())
-        query = _query(table, request)
+        query = _query(table, request, within)
         bound = f"{request.DESCRIPTOR.full_name}\0{order.sort}\0{query}"
         cursor = self._tokens.read(bound, request.page_token)
         size = page_size(request.page_size, MAX_PAGE_SIZE)
@@ -97,8 +97,8 @@ class Reader:
         return fold(row, date(self._clock())) if "scheduled" in row else row
 
 
-def _query(table: Table, request: Any) -> Document:
-    conditions: list[Mapping[str, Any]] = []
+def _query(table: Table, request: Any, within: Mapping[str, Any]) -> Document:
+    conditions = [within] if within else []
     if not table.resource.read_only:
         conditions.append({"is_deleted": EITHER if request.show_deleted else False})
     if request.filter:
