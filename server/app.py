@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zaaz.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
+from zaaz.catalog.v1.catalog_service_pb2_grpc import add_CatalogServiceServicer_to_server
 from zaaz.credits.v1 import usage_service_pb2
 from zaaz.credits.v1.credits_service_pb2_grpc import add_CreditsServiceServicer_to_server
 from zaaz.credits.v1.feature_usage_log_pb2 import FeatureUsageEvent
@@ -25,8 +26,10 @@ from zaaz.wallet.v1.wallet_service_pb2_grpc import add_WalletServiceServicer_to_
 from server.auth.service import AuthService
 from server.auth.servicer import AuthServicer
 from server.auth.store import COLLECTIONS as AUTH_COLLECTIONS
+from server.catalog.marks import COLLECTIONS as CATALOG_COLLECTIONS
+from server.catalog.resources import FEATURE_ENDPOINTS, FEATURES
+from server.catalog.servicer import CatalogServicer
 from server.catalog.source import EndpointBookSource
-from server.catalog.store import COLLECTIONS as CATALOG_COLLECTIONS
 from server.catalog.store import CatalogStore
 from server.config import MIN_SECRET_CHARACTERS, Settings
 from server.credits.events import EventReader
@@ -67,6 +70,9 @@ from server.realtime.local import LocalRealtime
 from server.realtime.port import Realtime
 from server.realtime.wallet_changes import CONSUMER as REALTIME_CONSUMER
 from server.realtime.wallet_changes import WalletChanges, wallet_channel
+from server.resources.engine import Resources
+from server.resources.table import COLLECTIONS as RESOURCE_COLLECTIONS
+from server.resources.table import collections
 from server.rpc.address import Address, parse_address
 from server.rpc.drain import Drain
 from server.rpc.interceptor import Edge
@@ -83,11 +89,16 @@ from server.wallet.watches import WalletWatches
 LOCAL_CLIENT = "local"
 """Whose key `make run` makes."""
 
+RESOURCES = (FEATURES, FEATURE_ENDPOINTS)
+"""All declared resources: who refers to whom is read from them."""
+
 COLLECTIONS = (
     *LEDGER_COLLECTIONS,
     *PRICE_COLLECTIONS,
     *FEATURE_USAGE_COLLECTIONS,
     *CATALOG_COLLECTIONS,
+    *RESOURCE_COLLECTIONS,
+    *(collection for resource in RESOURCES for collection in collections(resource)),
     *AUTH_COLLECTIONS,
     *MESSAGING_COLLECTIONS,
 )
@@ -189,6 +200,8 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     tokens = PageTokens(settings.secret)
     catalog = EndpointBookSource(CatalogStore(database))
     await catalog.refresh()
+    resources = Resources(database, clock, tokens, RESOURCES)
+    resources.on_change(catalog.changed, FEATURES, FEATURE_ENDPOINTS)
     pricing = Pricing(lambda: prices.book, lambda: catalog.book)
     events = EventReader(pricing, clock)
     room = RejectionRoom(reader, clock)
@@ -211,6 +224,7 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     )
     rpc.add(add_StatementServiceServicer_to_server, statements)
     credits_servicer = CreditsServicer(ledger, reader, pricing, tokens, clock)
+    rpc.add(add_CatalogServiceServicer_to_server, CatalogServicer(resources), complete=True)
     rpc.add(add_CreditsServiceServicer_to_server, credits_servicer)
     reading = FeatureUsageReader(lambda value: catalog.book.find(value), clock)
     logs = FeatureUsageLogs(reading, FeatureUsageStore(database), clock)

@@ -10,7 +10,9 @@ import grpc
 from bson import ObjectId
 from google.rpc import error_details_pb2, status_pb2
 from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceStub
+from zaaz.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from zaaz.credits.v1 import credits_service_pb2, usage_service_pb2
+from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServiceStub
 from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceStub
 from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
 from zaaz.ledger.v1 import credits_transaction_pb2, wallet_pb2
@@ -52,7 +54,9 @@ class Served:
         self.auth: Any = AuthServiceStub(channel)
         self.wallets: Any = WalletServiceStub(channel)
         self.credits: Any = CreditsServiceStub(channel)
+        self.catalog: Any = CatalogServiceStub(channel)
         self.usage: Any = UsageServiceStub(channel)
+        self.process: Any = CreditsProcessServiceStub(channel)
 
     async def new_wallet(self, credits_micros: int = 0, user_id: str = "") -> str:
         """The user of a new wallet, with so much in one bonus grant."""

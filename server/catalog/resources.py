@@ -5,13 +5,16 @@ from typing import Final
 from zaaz.catalog.v1.feature_endpoint_pb2 import FeatureEndpoint, FeatureEndpointHistory
 from zaaz.catalog.v1.feature_pb2 import Feature
 
+from server.catalog.marks import mark_changed
+from server.catalog.tree import FEATURES as FEATURES_COLLECTION
+from server.catalog.tree import guard_feature
 from server.resources.model import History, Reference, Resource, Unique
 
 FEATURES: Final = Resource(
     Feature,
-    "features",
+    FEATURES_COLLECTION,
     unique=(Unique(("value",)),),
-    references=(Reference("parent_id", "features", expand="parent"),),
+    references=(Reference("parent_id", FEATURES_COLLECTION, expand="parent"),),
     filterable=(
         "value",
         "parent_id",
@@ -24,18 +27,20 @@ FEATURES: Final = Resource(
     sortable=("name", "value", "sequence", "created_time", "updated_time"),
     searchable=("name", "value"),
     output_only=("parent",),
+    guard=guard_feature,
 )
 
 FEATURE_ENDPOINTS: Final = Resource(
     FeatureEndpoint,
     "feature_endpoints",
     unique=(Unique(("value",)),),
-    references=(Reference("feature_id", "features", expand="feature"),),
+    references=(Reference("feature_id", FEATURES_COLLECTION, expand="feature"),),
     filterable=("value", "feature_id", "method", "is_active", "created_time", "updated_time"),
     sortable=("name", "value", "created_time", "updated_time"),
     searchable=("name", "value"),
     output_only=("feature",),
     immutable=("value",),
+    guard=mark_changed,
     history=History(
         FeatureEndpointHistory,
         "feature_endpoint_histories",

@@ -1,10 +1,8 @@
-"""What the book of endpoints is read from, and the mark that it has to be read again."""
+"""What the book of endpoints is read from."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from bson import ObjectId
 from zaaz.catalog.v1.feature_endpoint_pb2 import HttpMethod
 
 from server.catalog.endpoints import (
@@ -14,15 +12,11 @@ from server.catalog.endpoints import (
     FeatureNode,
     WordLimit,
 )
+from server.catalog.marks import REVISIONS
 from server.catalog.resources import FEATURE_ENDPOINTS, FEATURES
 from server.mongo.database import Database
 from server.mongo.errors import reachable
-from server.mongo.schema import Collection
-from server.mongo.transaction import Tx
-
-REVISIONS: Final = "catalog_revisions"
-SLOTS: Final = 16
-"""Rows that count changes, so that two changes at once seldom write the same one."""
+from server.resources.fields import millis
 
 MAX_ROWS: Final = 20_000
 """Features, and endpoints, that are read into a book."""
@@ -31,10 +25,6 @@ MAX_VERSIONS: Final = 100_000
 """History rows that are read into a book: the latest ones."""
 
 HISTORIES: Final = "feature_endpoint_histories"
-
-_EPOCH = datetime.fromtimestamp(0, UTC)
-
-COLLECTIONS = (Collection(REVISIONS),)
 
 Document = dict[str, Any]
 Revision = tuple[tuple[int, int], ...]
@@ -67,7 +57,7 @@ class CatalogStore:
         return EndpointBook(
             {row["_id"]: _feature(row) for row in features},
             map(_endpoint, endpoints),
-            map(_version, versions),
+            [_version(row) for row in versions if not _only_unsets(row)],
         )
 
     async def _find(self, name: str, query: Document, *fields: str) -> list[Document]:
@@ -77,17 +67,14 @@ class CatalogStore:
 
     async def _versions(self) -> list[Document]:
         """In the order in which they were written."""
-        fields = ("feature_endpoint_id", "value", "credits_micros", "effective_time", "is_deleted")
+        fields = (
+            *("feature_endpoint_id", "value", "credits_micros"),
+            *("effective_time", "created_time", "is_deleted"),
+        )
         with reachable():
             cursor = self._database.collection(HISTORIES).find({}, dict.fromkeys(fields, 1))
             latest = cursor.sort([("created_time", -1), ("_id", -1)]).limit(MAX_VERSIONS)
             return (await latest.to_list())[::-1]
-
-
-async def mark_changed(tx: Tx, row_id: ObjectId) -> None:
-    """Counts a change of this row, in the transaction that makes it."""
-    slot = row_id.binary[-1] % SLOTS
-    await tx.update(REVISIONS, [{"q": {"_id": slot}, "u": {"$inc": {"count": 1}}, "upsert": True}])
 
 
 def _feature(row: Mapping[str, Any]) -> FeatureNode:
@@ -109,12 +96,20 @@ def _endpoint(row: Mapping[str, Any]) -> EndpointRow:
     )
 
 
+def _only_unsets(row: Mapping[str, Any]) -> bool:
+    """Whether it says again, of one change that was set ahead, that a deletion ended it.
+
+    A book ends all of them at the deletion itself; what comes after a Restore is not ended.
+    """
+    return bool(row["is_deleted"]) and row["effective_time"] > row["created_time"]
+
+
 def _version(row: Mapping[str, Any]) -> EndpointVersion:
     return EndpointVersion(
         row["_id"],
         row["feature_endpoint_id"],
         row["value"],
-        (row["effective_time"] - _EPOCH) // timedelta(milliseconds=1),
+        millis(row["effective_time"]),
         row.get("credits_micros"),
         row.get("is_deleted", False),
     )
