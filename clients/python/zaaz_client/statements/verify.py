@@ -1,5 +1,6 @@
 """Whether a statement is whole, unchanged, and signed. Needs no server."""
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -28,6 +29,7 @@ MAX_PROBLEMS: Final = 100
 MAX_LINE_BYTES: Final = 1_048_576
 """Far above what a transaction over a thousand grants takes."""
 
+_PROOF: Final = re.compile("(?:[0-9a-f]{2})+")
 _KEY_ID_DIGITS: Final = 16
 _BEFORE_THE_FIRST: Final = 0
 _SHOWN_CHARACTERS: Final = 80
@@ -147,6 +149,8 @@ class _Checker:
             raise NotALine("it is not UTF-8") from None
         found = self._format.fields(text)
         row = StatementRow(*(_text(found, name) for name in StatementRow._fields))
+        if _PROOF.fullmatch(row.proof) is None:
+            raise NotALine("its proof is not in lowercase hex")
         expected = self._format.write(row)
         if text != expected:
             self._compare(found, self._format.fields(expected))
@@ -195,7 +199,7 @@ class _Checker:
             return
         found = read_transaction(row.canonical)
         self.transactions += 1
-        self._place = _Place(found.sequence, found.balance_after_micros, _hash(row.proof))
+        self._place = _Place(found.sequence, found.balance_after_micros, bytes.fromhex(row.proof))
 
     def _check_transaction(self, row: StatementRow) -> None:
         place, opening = self._place, self.opening
@@ -205,14 +209,14 @@ class _Checker:
         chain = sha256(place.chain + row.canonical.encode()).digest()
         if found.sequence != place.sequence + 1:
             self._wrong(f"is transaction {found.sequence}, and {place.sequence + 1} is due")
-        if chain != _hash(row.proof):
+        if chain != bytes.fromhex(row.proof):
             self._wrong("was changed, or does not follow the line before: its chain is broken")
         if found.balance_after_micros != place.balance_micros + found.signed_micros:
             self._wrong("has a balance that is not the one before and what it moved")
         if opening and (found.wallet_id, found.user_id) != (opening.wallet_id, opening.user_id):
             self._wrong("is of another wallet")
         # Go on from what it says, so that one broken line is told once.
-        self._place = _Place(found.sequence, found.balance_after_micros, _hash(row.proof))
+        self._place = _Place(found.sequence, found.balance_after_micros, bytes.fromhex(row.proof))
 
     def _check_head(self, row: StatementRow) -> None:
         self._ended = True
@@ -238,7 +242,7 @@ class _Checker:
             return
         try:
             key.verify(bytes.fromhex(row.proof), row.canonical.encode())
-        except (InvalidSignature, ValueError):
+        except InvalidSignature:
             self._wrong("has a signature that is not the server's")
 
     def _wrong(self, message: str) -> None:
@@ -260,13 +264,6 @@ def _text(fields: object, name: str) -> str:
     if not isinstance(value, str):
         raise NotALine(f"it has no {name}")
     return value
-
-
-def _hash(proof: str) -> bytes:
-    try:
-        return bytes.fromhex(proof)
-    except ValueError:
-        raise UnreadableForm("its proof is not hex") from None
 
 
 def _shown(value: object) -> str:
