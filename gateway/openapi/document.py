@@ -1,6 +1,5 @@
 """The whole OpenAPI 3.1 document, from the contract's descriptors and comments."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
@@ -10,6 +9,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from gateway.openapi import shared
 from gateway.openapi.comments import Comments
 from gateway.openapi.operations import Operations, tag_of
+from gateway.openapi.paths import Paths
 from gateway.openapi.schemas import Schemas
 from gateway.routes import Route
 
@@ -31,20 +31,19 @@ writes cannot be changed: those verbs answer 405 with LEDGER_IMMUTABLE.
 **Retries** are safe with the same `Idempotency-Key`. `traceparent` and `x-request-id` are taken \
 and passed on."""
 
-_VARIABLE: Final = re.compile(r"\{([^}=]+)=[^}]*\}")
-
 
 def document(routes: Sequence[Route], comments: Comments) -> dict[str, Any]:
     """What /openapi.json says."""
-    schemas = Schemas(comments, [route.method.input_type for route in routes])
-    operations = Operations(schemas, comments)
+    schemas = Schemas(comments, [route.method for route in routes])
+    places = Paths(routes)
+    operations = Operations(schemas, comments, places)
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     times: Counter[str] = Counter()
     for route in routes:
         method = route.method
         times[method.full_name] += 1
         operation = operations.of(route, _operation_id(method, times[method.full_name]))
-        paths[openapi_path(route.path)][route.verb.lower()] = operation
+        paths[places.path(route)][route.verb.lower()] = operation
     components = shared.components()
     components["schemas"] |= dict(sorted(schemas.components.items()))
     return {
@@ -55,11 +54,6 @@ def document(routes: Sequence[Route], comments: Comments) -> dict[str, Any]:
         "paths": dict(paths),
         "components": components,
     }
-
-
-def openapi_path(template: str) -> str:
-    """A path template without the patterns of its variables, for which OpenAPI has no word."""
-    return _VARIABLE.sub(r"{\1}", template)
 
 
 def _operation_id(method: MethodDescriptor, number: int) -> str:

@@ -43,6 +43,8 @@ _NAMED: Final = {
     "currency": "USD",
     "reason": "Welcome bonus",
 }
+_FUTURE: Final = frozenset({"expires_time"})
+_LATER: Final = "2099-01-31T00:00:00Z"
 _KNOWN: Final[dict[str, Any]] = {
     "google.protobuf.Timestamp": "2026-01-31T00:00:00Z",
     "google.protobuf.Duration": "60s",
@@ -51,6 +53,8 @@ _KNOWN: Final[dict[str, Any]] = {
 }
 _SKIPPED: Final = frozenset({"page_token", "filter", "order_by", "resume_token", "etag"})
 """Nobody makes these up."""
+_OWN_ID: Final = "id"
+"""Without rules it is the server's to give."""
 
 
 class NoExampleError(Exception):
@@ -79,6 +83,8 @@ class Examples:
                 continue
             if group is not None and group.name in chosen:
                 continue
+            if field.name == _OWN_ID and not rules_of(field).ByteSize():
+                continue
             try:
                 made[field.name] = self._field(field, depth)
             except NoExampleError:
@@ -101,6 +107,8 @@ class Examples:
         return self._one(field, rules, depth)
 
     def _one(self, field: FieldDescriptor, rules: Any, depth: int) -> Any:
+        if field.name in _FUTURE:
+            return _LATER
         if field.message_type is not None:
             return self._message_value(field.message_type, depth)
         if field.enum_type is not None:

@@ -42,7 +42,7 @@ _TIMESTAMP: Final[Json] = {
 }
 _DURATION: Final[Json] = {
     "type": "string",
-    "pattern": r"^-?[0-9]{1,12}(\.[0-9]{1,9})?s$",
+    "pattern": r"^-?[0-9]{1,11}(\.[0-9]{1,9})?s$",
     "examples": ["1.5s"],
 }
 _FIELD_MASK: Final[Json] = {

@@ -9,7 +9,8 @@ from zaaz.common.v1 import access_pb2
 from gateway import preconditions
 from gateway.openapi.comments import Comments
 from gateway.openapi.examples import Examples
-from gateway.openapi.parameters import WHOLE, Parameters, path_fields
+from gateway.openapi.parameters import WHOLE, Parameters
+from gateway.openapi.paths import Paths, path_fields
 from gateway.openapi.rules import Json
 from gateway.openapi.schemas import Schemas, component_name
 from gateway.openapi.shared import header, refusals
@@ -28,10 +29,10 @@ _WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 class Operations:
     """Makes operations, and with them the schemas that they refer to."""
 
-    def __init__(self, schemas: Schemas, comments: Comments) -> None:
+    def __init__(self, schemas: Schemas, comments: Comments, paths: Paths) -> None:
         self._schemas = schemas
         self._comments = comments
-        self._parameters = Parameters(schemas, comments)
+        self._parameters = Parameters(schemas, comments, paths)
         self._examples = Examples(comments)
 
     def of(self, route: Route, operation_id: str) -> Json:
@@ -73,7 +74,10 @@ class Operations:
         message = _body_message(route)
         if message is None:
             field = route.method.input_type.fields_by_name[route.body]
-            return {"required": True, "content": {JSON: {"schema": self._schemas.field(field)}}}
+            return {
+                "required": True,
+                "content": {JSON: {"schema": self._schemas.field(field, is_sent=True)}},
+            }
         if message.full_name == HTTP_BODY:
             return {"required": True, "content": {"*/*": {"schema": {}}}}
         return self._object_body(route, message, operation_id)

@@ -7,10 +7,10 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from gateway.openapi.comments import Comments
 from gateway.openapi.known import TEXT, query_scalar
-from gateway.openapi.rules import Json, constraints, refuses_zero, rules_of
-from gateway.openapi.schemas import Schemas
+from gateway.openapi.paths import Paths, path_fields
+from gateway.openapi.rules import Json, constraints, rules_of
+from gateway.openapi.schemas import Schemas, must_be_set
 from gateway.routes import Route
-from gateway.templates import parse_template
 from gateway.values import WRAPPERS
 
 WHOLE: Final = "*"
@@ -24,23 +24,24 @@ _OPTIONAL_IN_REST: Final = frozenset({"request_id"})
 class Parameters:
     """Makes the parameters of a route."""
 
-    def __init__(self, schemas: Schemas, comments: Comments) -> None:
+    def __init__(self, schemas: Schemas, comments: Comments, paths: Paths) -> None:
+        self._paths = paths
         self._schemas = schemas
         self._comments = comments
 
     def of(self, route: Route) -> list[Json]:
         """Those of the path, then those of the query."""
-        bound = path_fields(route)
-        made = [self._in_path(route.method.input_type, path) for path in bound]
+        request = route.method.input_type
+        made = [self._in_path(request, *each) for each in self._paths.variables(route)]
         if route.body != WHOLE:
-            taken = {*bound, route.body}
-            made += self._in_query(route.method.input_type, "", taken)
+            taken = {*path_fields(route), route.body}
+            made += self._in_query(request, "", taken)
         return made
 
-    def _in_path(self, request: Descriptor, path: str) -> Json:
+    def _in_path(self, request: Descriptor, path: str, name: str) -> Json:
         field = _field_at(request, path)
         schema = {"minLength": 1} | self._text(field) if _is_string(field) else self._text(field)
-        return self._told(field, {"name": path, "in": "path", "required": True, "schema": schema})
+        return self._told(field, {"name": name, "in": "path", "required": True, "schema": schema})
 
     def _in_query(
         self, message: Descriptor, prefix: str, taken: Collection[str], depth: int = 1
@@ -62,7 +63,7 @@ class Parameters:
         else:
             schema = self._text(field)
         made: Json = {"name": path, "in": "query", "schema": schema}
-        if is_top and field.name not in _OPTIONAL_IN_REST and _must_be_set(field):
+        if is_top and field.name not in _OPTIONAL_IN_REST and must_be_set(field):
             made["required"] = True
         return self._told(field, made)
 
@@ -79,11 +80,6 @@ class Parameters:
         return parameter | ({"description": comment} if comment else {})
 
 
-def path_fields(route: Route) -> list[str]:
-    """The fields that the path fills, in its order."""
-    return [variable.field_path for variable in parse_template(route.path).variables]
-
-
 def _field_at(message: Descriptor, path: str) -> FieldDescriptor:
     *parents, name = path.split(".")
     for parent in parents:
@@ -91,11 +87,6 @@ def _field_at(message: Descriptor, path: str) -> FieldDescriptor:
         assert inner is not None
         message = inner
     return message.fields_by_name[name]
-
-
-def _must_be_set(field: FieldDescriptor) -> bool:
-    rules = rules_of(field)
-    return bool(rules.required) or (not field.has_presence and refuses_zero(rules))
 
 
 def _is_string(field: FieldDescriptor) -> bool:

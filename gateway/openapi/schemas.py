@@ -3,62 +3,69 @@
 from collections.abc import Iterable
 from typing import Final
 
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor
 
 from gateway.openapi.comments import Comments
 from gateway.openapi.known import KNOWN, SCALARS
 from gateway.openapi.rules import Json, constraints, refuses_zero, rules_of
 from gateway.values import WRAPPERS
 
+SENT: Final = "Sent"
+
 OUTPUT_ONLY: Final = "Output only"
 """How the comment of a field begins that the server alone sets."""
 
 
 class Schemas:
-    """Components, made when they are first referred to."""
+    """Components, made when they are first referred to.
 
-    def __init__(self, comments: Comments, requests: Iterable[Descriptor]) -> None:
-        """`requests`: what callers send. These are described by their rules, the rest by what
-        answers always have."""
+    What is sent and what is answered differ where a message is both: a sender is
+    held to its rules and may name no other field; an answer always has the fields
+    without presence, and may have more with time. So such a message has two
+    schemas, of which the sender's is called after it with SENT.
+    """
+
+    def __init__(self, comments: Comments, methods: Iterable[MethodDescriptor]) -> None:
         self.components: dict[str, Json] = {}
         self._comments = comments
-        self._sent = reachable(requests)
+        self._answered = reachable(method.output_type for method in methods)
 
-    def message(self, message: Descriptor) -> Json:
+    def message(self, message: Descriptor, *, is_sent: bool = False) -> Json:
         """A reference to the schema of `message`, or that schema if it has a JSON of its own."""
         name = message.full_name
         if name in KNOWN:
             return dict(KNOWN[name])
         if name in WRAPPERS:
             return dict(SCALARS[message.fields_by_name["value"].type])
-        key = component_name(name)
+        key = component_name(name) + (SENT if is_sent and name in self._answered else "")
         if key not in self.components:
             # Known before its fields are: a message may hold messages of its own type.
             self.components[key] = {}
-            self.components[key] = self._object(message)
+            self.components[key] = self._sent(message) if is_sent else self._object(message)
         return reference(key)
 
-    def field(self, field: FieldDescriptor) -> Json:
+    def field(self, field: FieldDescriptor, *, is_sent: bool = False) -> Json:
         """The schema of a field with its rules and its comment."""
         rules = rules_of(field)
         entry = map_entry(field)
         if entry is not None:
             value = entry.fields_by_name["value"]
-            inner = self.one(value) | constraints(rules.map.values)
+            inner = self.one(value, is_sent=is_sent) | constraints(rules.map.values)
             schema: Json = {"type": "object", "additionalProperties": inner}
         elif field.is_repeated:
-            schema = {"type": "array", "items": self.one(field) | constraints(rules.repeated.items)}
+            inner = self.one(field, is_sent=is_sent) | constraints(rules.repeated.items)
+            schema = {"type": "array", "items": inner}
         else:
-            schema = self.one(field)
+            schema = self.one(field, is_sent=is_sent)
         schema |= constraints(rules)
         if field.enum_type is not None and not field.is_repeated:
             schema = _narrowed(schema, field.enum_type, rules)
         return self._told(schema, field)
 
-    def one(self, field: FieldDescriptor) -> Json:
+    def one(self, field: FieldDescriptor, *, is_sent: bool = False) -> Json:
         """The schema of one value of a field, by its type alone."""
         if field.message_type is not None:
-            return self.message(field.message_type)
+            return self.message(field.message_type, is_sent=is_sent)
         if field.enum_type is not None:
             return self._enum(field.enum_type)
         return dict(SCALARS[field.type])
@@ -68,33 +75,36 @@ class Schemas:
 
         A patch names only what is to change, so that nothing of it is required.
         """
-        schema = self._object(message)
+        schema = self._sent(message)
         for field in without:
             schema["properties"].pop(field, None)
         required = [field for field in schema.pop("required", ()) if field not in without]
         if required and not is_patch:
             schema["required"] = required
-        self.components[name] = schema | {"additionalProperties": False}
+        self.components[name] = schema
         return reference(name)
+
+    def _sent(self, message: Descriptor) -> Json:
+        properties = {field.name: self.field(field, is_sent=True) for field in message.fields}
+        required = [field.name for field in message.fields if must_be_set(field)]
+        schema = self._described(message, properties, required)
+        return schema | {"additionalProperties": False}
 
     def _object(self, message: Descriptor) -> Json:
         properties = {field.name: self.field(field) for field in message.fields}
-        schema: Json = {"type": "object", "properties": properties}
-        required = [field.name for field in message.fields if self._is_required(field)]
+        always = [field.name for field in message.fields if not field.has_presence]
+        return self._described(message, properties, always)
+
+    def _described(self, message: Descriptor, properties: Json, required: list[str]) -> Json:
+        comment = self._comments.of(message.full_name)
+        schema: Json = {"description": comment} if comment else {}
+        schema |= {"type": "object", "properties": properties}
         if required:
             schema["required"] = required
         choices = [_choice(each.fields) for each in message.oneofs if not _is_synthetic(each)]
         if choices:
             schema["allOf"] = choices
-        comment = self._comments.of(message.full_name)
-        return ({"description": comment} if comment else {}) | schema
-
-    def _is_required(self, field: FieldDescriptor) -> bool:
-        message = field.containing_type
-        if message is not None and message.full_name in self._sent:
-            rules = rules_of(field)
-            return bool(rules.required) or (not field.has_presence and refuses_zero(rules))
-        return not field.has_presence
+        return schema
 
     def _told(self, schema: Json, field: FieldDescriptor) -> Json:
         comment = self._comments.of(field.full_name)
@@ -116,6 +126,12 @@ class Schemas:
     def _value_line(self, enum: EnumDescriptor, name: str) -> str:
         comment = self._comments.of(f"{enum.full_name}.{name}")
         return f"- `{name}`: {comment}" if comment else f"- `{name}`"
+
+
+def must_be_set(field: FieldDescriptor) -> bool:
+    """Whether a sender may not leave a field out."""
+    rules = rules_of(field)
+    return bool(rules.required) or (not field.has_presence and refuses_zero(rules))
 
 
 def component_name(full_name: str) -> str:

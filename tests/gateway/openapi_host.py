@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.openapi.comments import load_comments
-from gateway.openapi.document import document, openapi_path
+from gateway.openapi.document import document
+from gateway.openapi.paths import Paths
 from gateway.routes import Route, contract_files, routes_of
 
 ROUTES = routes_of(contract_files())
+PLACES = Paths(ROUTES)
 DOCUMENT = document(ROUTES, load_comments())
 
 Json = dict[str, Any]
@@ -15,7 +17,7 @@ Json = dict[str, Any]
 
 def operation_of(route: Route) -> Json:
     """The operation of a route."""
-    operation: Json = DOCUMENT["paths"][openapi_path(route.path)][route.verb.lower()]
+    operation: Json = DOCUMENT["paths"][PLACES.path(route)][route.verb.lower()]
     return operation
 
 

@@ -15,9 +15,18 @@ from gateway.decoding import Decoders
 from gateway.encoding import Encoders
 from gateway.openapi.comments import REASONS, Comments
 from gateway.openapi.document import document
-from gateway.openapi.parameters import WHOLE, path_fields
+from gateway.openapi.parameters import WHOLE
+from gateway.openapi.paths import path_fields
 from gateway.routes import Route
-from tests.gateway.openapi_host import DOCUMENT, ROUTES, operation, operation_of, schema, walk
+from tests.gateway.openapi_host import (
+    DOCUMENT,
+    PLACES,
+    ROUTES,
+    operation,
+    operation_of,
+    schema,
+    walk,
+)
 
 EVERY_ROUTE = pytest.mark.parametrize(
     "route", ROUTES, ids=lambda route: f"{route.verb} {route.path}"
@@ -74,7 +83,9 @@ def test_an_operation_tells_what_it_does_and_who_may_call(route: Route) -> None:
 @EVERY_ROUTE
 def test_every_field_of_a_request_stands_in_one_place(route: Route) -> None:
     told = operation_of(route)
-    placed = [each["name"] for each in told["parameters"] if "name" in each]
+    in_path = [each["name"] for each in told["parameters"] if each.get("in") == "path"]
+    assert in_path == [name for _, name in PLACES.variables(route)]
+    placed = [*path_fields(route), *in_query(told)]
     if route.body:
         prefix = "" if route.body == WHOLE else route.body + "."
         assert not any(name.startswith(prefix) for name in in_query(told) if prefix)
@@ -84,7 +95,6 @@ def test_every_field_of_a_request_stands_in_one_place(route: Route) -> None:
 
     assert len(set(placed)) == len(placed)
     assert {field.name for field in route.method.input_type.fields} == top
-    assert set(path_fields(route)) <= set(placed)
 
 
 def in_query(told: Any) -> list[str]:
@@ -221,6 +231,22 @@ class TestShapes:
         assert path["name"] == "id"
         assert path["schema"]["pattern"] == ID
         assert "id" not in schema("credits.ReverseCreditsTransactionBody")["properties"]
+
+    def test_one_place_in_a_path_has_one_name(self) -> None:
+        shapes = [re.sub(r"\{[^}]*\}", "{}", path) for path in DOCUMENT["paths"]]
+        names = {name for path in DOCUMENT["paths"] for name in re.findall(r"\{([^}]*)\}", path)}
+
+        assert len(set(shapes)) == len(shapes)
+        assert not any("." in name for name in names)
+
+    def test_what_is_sent_and_answered_has_two_schemas(self) -> None:
+        sent, answered = schema("credits.TokenPricesSent"), schema("credits.TokenPrices")
+
+        assert sent["properties"].keys() == answered["properties"].keys()
+        assert sent["additionalProperties"] is False
+        assert "additionalProperties" not in answered
+        assert "input_token_price_micros" in answered["required"]
+        assert "required" not in sent
 
     def test_a_patch_requires_nothing_and_goes_by_etag(self) -> None:
         told = operation("WalletService_UpdateWallet")
