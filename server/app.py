@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 from zaaz.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from zaaz.catalog.v1.catalog_service_pb2_grpc import add_CatalogServiceServicer_to_server
 from zaaz.credits.v1 import usage_service_pb2
+from zaaz.credits.v1.credits_process_service_pb2_grpc import (
+    add_CreditsProcessServiceServicer_to_server,
+)
 from zaaz.credits.v1.credits_service_pb2_grpc import add_CreditsServiceServicer_to_server
 from zaaz.credits.v1.feature_usage_log_pb2 import FeatureUsageEvent
 from zaaz.credits.v1.usage_service_pb2_grpc import add_UsageServiceServicer_to_server
@@ -32,7 +35,9 @@ from server.catalog.servicer import CatalogServicer
 from server.catalog.source import EndpointBookSource
 from server.catalog.store import CatalogStore
 from server.config import MIN_SECRET_CHARACTERS, Settings
+from server.credits.entitlement import Entitlements
 from server.credits.events import EventReader
+from server.credits.explanation import Explainer
 from server.credits.feature_usage.reader import FeatureUsageReader
 from server.credits.feature_usage.service import FeatureUsageLogs
 from server.credits.feature_usage.store import COLLECTIONS as FEATURE_USAGE_COLLECTIONS
@@ -42,6 +47,7 @@ from server.credits.prices.source import PriceBookSource
 from server.credits.prices.store import COLLECTIONS as PRICE_COLLECTIONS
 from server.credits.prices.store import PriceStore
 from server.credits.pricing import Pricing
+from server.credits.process_servicer import CreditsProcessServicer
 from server.credits.rejections import RejectionRoom
 from server.credits.servicer import CreditsServicer
 from server.credits.usage_servicer import UsageServicer
@@ -51,6 +57,7 @@ from server.kernel.paging import PageTokens
 from server.kernel.principal import ADMIN
 from server.kernel.tasks import Background
 from server.ledger.committer import Committer
+from server.ledger.hold_service import HoldLedger
 from server.ledger.metrics import LedgerMetrics
 from server.ledger.reader import LedgerReader
 from server.ledger.service import Ledger
@@ -203,7 +210,8 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     resources = Resources(database, clock, tokens, RESOURCES)
     resources.on_change(catalog.changed, FEATURES, FEATURE_ENDPOINTS)
     pricing = Pricing(lambda: prices.book, lambda: catalog.book)
-    events = EventReader(pricing, clock)
+    holds = HoldLedger(committer, reader, clock)
+    events = EventReader(pricing, holds, clock)
     room = RejectionRoom(reader, clock)
     rpc.add(add_AuthServiceServicer_to_server, AuthServicer(auth, tokens))
     watches = WalletWatches(
@@ -226,6 +234,15 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     credits_servicer = CreditsServicer(ledger, reader, pricing, tokens, clock)
     rpc.add(add_CatalogServiceServicer_to_server, CatalogServicer(resources), complete=True)
     rpc.add(add_CreditsServiceServicer_to_server, credits_servicer)
+    process = CreditsProcessServicer(
+        holds,
+        reader,
+        Entitlements(pricing, lambda value: catalog.book.find(value), _every_model),
+        Explainer(reader, pricing, lambda: prices.book, lambda: catalog.book),
+        tokens,
+        clock,
+    )
+    rpc.add(add_CreditsProcessServiceServicer_to_server, process)
     reading = FeatureUsageReader(lambda value: catalog.book.find(value), clock)
     logs = FeatureUsageLogs(reading, FeatureUsageStore(database), clock)
     usage = UsageServicer(ledger, reader, events, logs, room, tokens, drain.started)
@@ -246,6 +263,10 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     background.start("watched versions", watches.sweep())
     background.start("watches' end", watches.end_with(drain.started))
     return realtime
+
+
+def _every_model(_value: str) -> bool:
+    return True
 
 
 class _Announcer:

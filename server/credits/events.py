@@ -1,8 +1,9 @@
 """Usage events on their way from the contract's messages to the ledger, and back when refused."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
+from typing import Protocol
 
 from bson import ObjectId
 from zaaz.credits.v1 import usage_service_pb2 as pb
@@ -17,6 +18,7 @@ from server.ledger.draft import RejectedUsage
 from server.ledger.frames import UsageItem
 from server.ledger.model import Usage
 from server.ledger.operations import Use
+from server.ledger.refusals import hold_not_found
 from server.rpc.validation import check
 
 MAX_FRAME_EVENTS = 1_000
@@ -30,11 +32,20 @@ MAX_AHEAD_MS = 5 * 60 * 1_000
 """How far a partner's clock may run ahead."""
 
 
+class Holds(Protocol):
+    """The ledger's port to what was set aside."""
+
+    async def priced_times(self, client_id: str, hold_ids: Iterable[str]) -> dict[str, int]:
+        """The moment whose prices count, in milliseconds, by hold; those of others left out."""
+        ...
+
+
 class EventReader:
     """Prices events by what was in force and makes ledger items of them."""
 
-    def __init__(self, pricing: Pricing, clock: Clock) -> None:
+    def __init__(self, pricing: Pricing, holds: Holds, clock: Clock) -> None:
         self._pricing = pricing
+        self._holds = holds
         self._clock = clock
 
     async def items(
@@ -55,6 +66,7 @@ class EventReader:
         check_size(frame)
         events = frame.events
         broken = await _broken(frame)
+        held = await self._priced_times(client_id, events, broken)
         now_ms = self._clock()
         oldest_ms = (now_ms if came_ms is None else came_ms) - MAX_AGE_MS
         times = range(oldest_ms, now_ms + MAX_AHEAD_MS + 1)
@@ -67,12 +79,22 @@ class EventReader:
             keeper = partial(rejected_row, client_id, event) if keep else None
             settled = settles[place] if settles else None
             try:
-                use = _use(client_id, event, self._pricing, times)
+                use = _use(client_id, event, self._pricing, times, held)
             except DomainError as refusal:
                 return UsageItem(None, refusal, keeper, settled)
             return UsageItem(use, None, keeper, settled)
 
         return await map_in_slices(item, range(len(events)), SLICE_EVENTS)
+
+    async def _priced_times(
+        self, client_id: str, events: Sequence[pb.UsageEvent], broken: Container[int]
+    ) -> dict[str, int]:
+        named = {
+            event.hold_id
+            for place, event in enumerate(events)
+            if event.hold_id and place not in broken
+        }
+        return await self._holds.priced_times(client_id, named) if named else {}
 
 
 def frame_size(frame: pb.UsageFrame) -> int:
@@ -117,7 +139,9 @@ def _refusal(event: pb.UsageEvent) -> DomainError | None:
     return None
 
 
-def _use(client_id: str, event: pb.UsageEvent, pricing: Pricing, times: range) -> Use:
+def _use(
+    client_id: str, event: pb.UsageEvent, pricing: Pricing, times: range, held: Mapping[str, int]
+) -> Use:
     usage_key, user_id, ai_model = event.usage_key, event.user_id, event.ai_model
     occurred_ms = from_timestamp(event.occurred_time)
     usage = Usage(
@@ -136,12 +160,15 @@ def _use(client_id: str, event: pb.UsageEvent, pricing: Pricing, times: range) -
         raise out_of_range(times)
     if not ai_model and not usage.feature_endpoint:
         raise field_invalid("ai_model", "is required where there is no feature_endpoint")
-    if event.hold_id:
-        raise DomainError(
-            Reason.HOLD_NOT_FOUND, f"no hold has the id {event.hold_id}", {"hold_id": event.hold_id}
-        )
-    charge = pricing.charge(*usage[1:8])
-    return Use(derived_id(client_id, user_id, usage_key), user_id, client_id, usage, charge)
+    use_id = derived_id(client_id, user_id, usage_key)
+    if not event.hold_id:
+        charge = pricing.charge(*usage[1:8])
+        return Use(use_id, user_id, client_id, usage, charge)
+    priced_ms = held.get(event.hold_id)
+    if priced_ms is None:
+        raise hold_not_found(event.hold_id)
+    charge = pricing.charge(*usage[1:7], priced_ms)
+    return Use(use_id, user_id, client_id, usage, charge, ObjectId(event.hold_id))
 
 
 def out_of_range(times: range) -> DomainError:

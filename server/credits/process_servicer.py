@@ -131,7 +131,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
             ttl_ms,
             request.max_input_tokens,
             request.max_output_tokens,
-            None if reported is None else reported.tokens,
+            None if reported is None else (*reported.tokens,),
         )
         posted = await self._holds.extend(caller, operation, asked)
         hold, wallet = self._after(posted)

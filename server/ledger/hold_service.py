@@ -1,6 +1,6 @@
 """Holds for the services on top: who may touch one, and what its use is called."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -97,6 +97,18 @@ class HoldLedger:
             raise hold_not_found(hold_id)
         return known
 
+    async def priced_times(self, client_id: str, hold_ids: Iterable[str]) -> dict[str, int]:
+        """When the prices of a client's holds were pinned, by their ids; others are left out."""
+        ids = {ObjectId(hold_id) for hold_id in hold_ids}
+        for row in await self._reader.holds_by_id(ids - self._known.keys()):
+            self._remember(str(row.profile.user_id), row.change.hold)
+        found = {hold_id: self._known[hold_id] for hold_id in ids if hold_id in self._known}
+        return {
+            str(hold_id): known.priced_ms
+            for hold_id, known in found.items()
+            if known.client_id == client_id
+        }
+
     async def as_of_now(self, row: HoldRow) -> HoldRow:
         """The row of a hold whose time may be over, which has no entry yet."""
         now_ms = self._clock()
@@ -133,7 +145,7 @@ class HoldLedger:
             entry_id = derived_id(caller.client_id, user_id, usage_key)
         cause = self.cause(caller, Details(labels=dict(labels)))
         operation = CaptureHold(entry_id, user_id, hold_id, priced, cause, usage_key=usage_key)
-        tokens = None if priced is None else priced.tokens
+        tokens = None if priced is None else (*priced.tokens,)
         asked = ("capture", str(hold_id), tokens, usage_key, cause.labels)
         return await self._run(caller, operation, asked)
 
@@ -167,7 +179,7 @@ def _asked(terms: HoldTerms) -> Sequence[object]:
     return (
         "hold",
         terms.user_id,
-        terms.bound.tokens,
+        (*terms.bound.tokens,),
         terms.words,
         terms.ttl_ms,
         terms.policy,

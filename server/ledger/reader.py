@@ -1,6 +1,6 @@
 """Reads of what is committed, never of the committer's cache: another process may own it."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from bson import ObjectId
@@ -139,6 +139,13 @@ class LedgerReader:
         if not rows:
             raise hold_not_found(hold_id)
         return hold_row_from(rows[0])
+
+    async def holds_by_id(self, ids: Collection[ObjectId]) -> list[HoldRow]:
+        """Those of the holds that there are."""
+        if not ids:
+            return []
+        rows = await self._rows(HOLDS, {"_id": {"$in": list(ids)}}, {"_id": ASCENDING}, len(ids))
+        return [hold_row_from(row) for row in rows]
 
     async def holds(self, user_id: str, state: int, after: Cursor | None, size: int) -> Page:
         """A page of holds, newest first, of one user ("": of all) and state (0: any)."""
