@@ -81,12 +81,20 @@ class CountingStore:
         self._store = store
         self.readings = 0
         self.failure: Exception | None = None
+        self._read = asyncio.Event()
+
+    async def read_again(self) -> None:
+        """Returns once somebody has read from now on."""
+        self._read.clear()
+        await soon(self._read.wait())
 
     async def wallets(self, user_ids: Iterable[str]) -> Mapping[str, Wallet]:
         self.readings += 1
         if self.failure is not None:
             raise self.failure
-        return await self._store.wallets(user_ids)
+        found = await self._store.wallets(user_ids)
+        self._read.set()
+        return found
 
     async def versions(self, user_ids: Iterable[str]) -> Mapping[str, int]:
         return await self._store.versions(user_ids)
