@@ -72,21 +72,23 @@ class TestPlacing:
 
     async def test_replay_returns_the_first_result(self, holder: Holder) -> None:
         user_id = await holder.served.new_wallet(HELD_MICROS)
-        first = await holder.authorize(user_id, request_id="a")
-        again = await holder.authorize(user_id, request_id="a")
+        key = new_key()
+        first = await holder.authorize(user_id, request_id=key)
+        again = await holder.authorize(user_id, request_id=key)
         assert again.allowed
         assert again == first
         assert (await holder.served.wallet(user_id)).held_micros == HELD_MICROS
-        changed = holder.authorize(user_id, request_id="a", max_output_tokens=501)
+        changed = holder.authorize(user_id, request_id=key, max_output_tokens=501)
         assert await refused(changed) == "REQUEST_ID_REUSED"
 
     async def test_a_refusal_is_not_remembered(self, holder: Holder) -> None:
         user_id = await holder.served.new_wallet(HELD_MICROS - 1)
-        refusal = await holder.authorize(user_id, request_id="a")
+        key = new_key()
+        refusal = await holder.authorize(user_id, request_id=key)
         assert not refusal.allowed
         assert refusal.denials[0].metadata["shortfall_micros"] == "1"
         await holder.served.grant(user_id, 1)
-        assert (await holder.authorize(user_id, request_id="a")).allowed
+        assert (await holder.authorize(user_id, request_id=key)).allowed
 
     async def test_so_many_holds_a_wallet(
         self, holder: Holder, monkeypatch: pytest.MonkeyPatch
@@ -167,11 +169,11 @@ class TestCapture:
     async def test_happens_once(self, holder: Holder) -> None:
         user_id = await holder.served.new_wallet(CREDIT)
         hold = await holder.place(user_id)
-        first = await holder.capture(hold.id, (10, 5), request_id="c")
-        assert await holder.capture(hold.id, (10, 5), request_id="c") == first
-        assert await refused(holder.capture(hold.id, (11, 5), request_id="c")) == (
-            "REQUEST_ID_REUSED"
-        )
+        key = new_key()
+        first = await holder.capture(hold.id, (10, 5), request_id=key)
+        assert await holder.capture(hold.id, (10, 5), request_id=key) == first
+        changed = holder.capture(hold.id, (11, 5), request_id=key)
+        assert await refused(changed) == "REQUEST_ID_REUSED"
         assert await refused(holder.capture(hold.id, (10, 5))) == "HOLD_ENDED"
         assert await refused(holder.release(hold.id)) == "HOLD_ENDED"
         assert await refused(holder.extend(hold.id, ttl_seconds=5)) == "HOLD_ENDED"
