@@ -17,6 +17,7 @@ from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceStub
 from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
 from zaaz.ledger.v1 import credits_transaction_pb2, wallet_pb2
 from zaaz.wallet.v1 import wallet_service_pb2
+from zaaz.wallet.v1.statement_service_pb2_grpc import StatementServiceStub
 from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceStub
 
 from server.app import running
@@ -57,6 +58,7 @@ class Served:
         self.catalog: Any = CatalogServiceStub(channel)
         self.usage: Any = UsageServiceStub(channel)
         self.process: Any = CreditsProcessServiceStub(channel)
+        self.statements: Any = StatementServiceStub(channel)
 
     async def new_wallet(self, credits_micros: int = 0, user_id: str = "") -> str:
         """The user of a new wallet, with so much in one bonus grant."""
