@@ -42,13 +42,14 @@ from server.credits.feature_usage.reader import FeatureUsageReader
 from server.credits.feature_usage.service import FeatureUsageLogs
 from server.credits.feature_usage.store import COLLECTIONS as FEATURE_USAGE_COLLECTIONS
 from server.credits.feature_usage.store import FeatureUsageStore
-from server.credits.prices.seeding import seed
+from server.credits.prices.revisions import COLLECTIONS as PRICE_COLLECTIONS
+from server.credits.prices.seeding import published, seed
 from server.credits.prices.source import PriceBookSource
-from server.credits.prices.store import COLLECTIONS as PRICE_COLLECTIONS
 from server.credits.prices.store import PriceStore
 from server.credits.pricing import Pricing
 from server.credits.process_servicer import CreditsProcessServicer
 from server.credits.rejections import RejectionRoom
+from server.credits.resources import RESOURCES as PRICE_RESOURCES
 from server.credits.servicer import CreditsServicer
 from server.credits.usage_servicer import UsageServicer
 from server.kernel.clock import Clock, system_clock
@@ -96,7 +97,7 @@ from server.wallet.watches import WalletWatches
 LOCAL_CLIENT = "local"
 """Whose key `make run` makes."""
 
-RESOURCES = (FEATURES, FEATURE_ENDPOINTS)
+RESOURCES = (*PRICE_RESOURCES, FEATURES, FEATURE_ENDPOINTS)
 """All declared resources: who refers to whom is read from them."""
 
 COLLECTIONS = (
@@ -209,6 +210,7 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     await catalog.refresh()
     resources = Resources(database, clock, tokens, RESOURCES)
     resources.on_change(catalog.changed, FEATURES, FEATURE_ENDPOINTS)
+    resources.on_change(prices.changed, *PRICE_RESOURCES)
     pricing = Pricing(lambda: prices.book, lambda: catalog.book)
     holds = HoldLedger(committer, reader, clock)
     events = EventReader(pricing, holds, clock)
@@ -231,9 +233,9 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
         clock,
     )
     rpc.add(add_StatementServiceServicer_to_server, statements)
-    credits_servicer = CreditsServicer(ledger, reader, pricing, tokens, clock)
+    credits_servicer = CreditsServicer(ledger, reader, pricing, resources, published, tokens, clock)
     rpc.add(add_CatalogServiceServicer_to_server, CatalogServicer(resources), complete=True)
-    rpc.add(add_CreditsServiceServicer_to_server, credits_servicer)
+    rpc.add(add_CreditsServiceServicer_to_server, credits_servicer, complete=True)
     process = CreditsProcessServicer(
         holds,
         reader,

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from zaaz.credits.v1 import credits_service_pb2 as pb
-from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceServicer
 from zaaz.ledger.v1.credits_transaction_pb2 import CreditsTransaction
 
+from server.credits.prices.seed import Seed
+from server.credits.prices_servicer import PricesServicer
 from server.credits.pricing import Pricing, endpoint_not_found
+from server.credits.resources import RESOURCES
 from server.kernel.clock import Clock
 from server.kernel.errors import DomainError, Reason
 from server.kernel.ids import parse_id
@@ -24,23 +26,29 @@ from server.ledger.messages import (
 from server.ledger.model import NEVER_MS, Entry
 from server.ledger.reader import LedgerReader
 from server.ledger.service import Caller, Details, Ledger, UsedEndpoint
+from server.resources.binder import bind
+from server.resources.engine import Resources
 from server.rpc.errors import to_status
 
 MAX_PAGE_SIZE = 1_000
 _Response = TypeVar("_Response")
 
 
-class CreditsServicer(CreditsServiceServicer):
-    """Thin: the ledger moves the credits."""
+class CreditsServicer(PricesServicer):
+    """Thin: the ledger moves the credits, and the engine changes the rows that price them."""
 
     def __init__(
         self,
         ledger: Ledger,
         reader: LedgerReader,
         pricing: Pricing,
+        resources: Resources,
+        published: Callable[[], Seed],
         page_tokens: PageTokens,
         clock: Clock,
     ) -> None:
+        super().__init__(resources, published)
+        bind(self, pb.DESCRIPTOR.services_by_name["CreditsService"], resources, *RESOURCES)
         self._ledger = ledger
         self._pricing = pricing
         self._reader = reader

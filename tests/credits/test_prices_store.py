@@ -22,14 +22,22 @@ from server.credits.prices.model import (
     ProfitVersion,
     TokenPrices,
 )
+from server.credits.prices.revisions import COLLECTIONS as REVISION_COLLECTIONS
+from server.credits.prices.revisions import bump
 from server.credits.prices.seed import ModelKind, Seed, SeedModel, SeedReport
 from server.credits.prices.seeding import seed
 from server.credits.prices.source import PriceBookSource
-from server.credits.prices.store import COLLECTIONS, PriceStore
+from server.credits.prices.store import PriceStore
+from server.credits.resources import RESOURCES
 from server.kernel.errors import DomainError, Reason
 from server.mongo.database import Database
 from server.mongo.errors import DatabaseUnavailable
+from server.resources.table import collections
 
+COLLECTIONS = (
+    *REVISION_COLLECTIONS,
+    *(made for resource in RESOURCES for made in collections(resource)),
+)
 NOW_MS = 1_772_366_400_123
 WAIT_SECONDS = 20
 
@@ -76,15 +84,39 @@ async def dump(database: Database) -> dict[str, list[dict[str, Any]]]:
 async def add_version(database: Database, value: str, prices: ModelPrices, time_ms: int) -> None:
     row = await database.collection("ai_models").find_one({"value": value})
     assert row is not None
-    await database.collection("ai_model_histories").insert_one(
-        {
-            "ai_model": row["_id"],
-            "value": value,
-            "prices": {"input_micros": prices.base.input, "output_micros": 0, "tiers": []},
-            "effective_time": moment(time_ms),
-            "created_time": moment(NOW_MS),
-            "why": "test",
-        }
+    await add_history(
+        database,
+        "ai_model_histories",
+        ai_model_id=row["_id"],
+        value=value,
+        prices={"input_token_price_micros": prices.base.input, "output_token_price_micros": 0},
+        effective_time=moment(time_ms),
+    )
+
+
+async def add_history(database: Database, collection: str, **fields: Any) -> ObjectId:
+    """A row as the engine writes it, in a change of its own."""
+    row_id = ObjectId()
+    async with database.transaction() as tx:
+        row = {**fields, "created_time": moment(NOW_MS), "revision": await bump(tx)}
+        await tx.insert(collection, [{"_id": row_id, **row}])
+    return row_id
+
+
+def nameless(book: PriceBook) -> Prices:
+    """What is in force when, whichever rows say so."""
+    prices = book.prices
+    return Prices(
+        models={
+            value: tuple(v._replace(history_id=None) for v in versions)
+            for value, versions in prices.models.items()
+        },
+        credit_prices=tuple(v._replace(history_id=None) for v in prices.credit_prices),
+        profits=tuple(v._replace(history_id=None) for v in prices.profits),
+        model_profits={
+            value: tuple(v._replace(history_id=None) for v in versions)
+            for value, versions in prices.model_profits.items()
+        },
     )
 
 
@@ -128,7 +160,9 @@ class TestSeed:
             "billing_setting_histories": 1,
             "credits_profits": 1,
             "credits_profit_histories": 1,
+            "price_revisions": 1,
         }
+        assert rows.pop("price_revisions") == [{"_id": "prices", "revision": 1}]
         assert len({row["created_time"] for found in rows.values() for row in found}) == 1
 
     async def test_the_package_from_two_at_once(
@@ -161,15 +195,20 @@ class TestSeed:
         await store.apply(SMALL, NOW_MS)
         row = await database.collection("ai_models").find_one({"value": "p/two"})
         assert row is not None
-        assert row["prices"] == {"input_micros": 1_000_000, "output_micros": 2_000_000, "tiers": []}
-        assert (row["kind"], row["currency"], row["is_active"]) == ("other", "USD", True)
+        now = {"input_token_price_micros": 1_000_000, "output_token_price_micros": 2_000_000}
+        assert row["prices"] == {**now, "tiers": []}
+        assert (row["kind"], row["currency"], row["is_active"]) == (2, "USD", True)
         assert row["created_time"] == moment(NOW_MS)
+        # What is to come waits on the row.
+        assert row["scheduled"] == [
+            {"effective_time": moment(NOW_MS + 1), "fields": {"prices": None}}
+        ]
 
 
 class TestLoadBook:
     async def test_is_the_book_that_was_written(self, store: PriceStore) -> None:
         await store.apply(SMALL, NOW_MS)
-        assert await store.load_book() == PriceBook(SMALL.prices())
+        assert nameless(await store.load_book()) == SMALL.prices()
 
     async def test_of_an_empty_database_prices_nothing(self, store: PriceStore) -> None:
         assert await store.load_book() == PriceBook(Prices({}, (), (), {}))
@@ -183,23 +222,45 @@ class TestLoadBook:
         book = await store.load_book()
         assert [version[0] for version in book.prices.models["p/one"]] == [0, 1_000, 2_000]
 
+    async def test_versions_of_one_time_go_by_the_order_of_the_changes(
+        self, store: PriceStore, database: Database
+    ) -> None:
+        # By another process, whose clock is behind and whose ids are lower.
+        await store.apply(SMALL, NOW_MS)
+        await add_version(database, "p/one", TIERED, 1_000)
+        await add_version(database, "p/one", BASE, 1_000)
+        row = await database.collection("ai_model_histories").find_one({"revision": 3})
+        assert row is not None
+        histories = database.collection("ai_model_histories")
+        await histories.delete_one({"_id": row["_id"]})
+        changed = {"_id": ObjectId("0" * 24), "created_time": moment(NOW_MS - 60_000)}
+        await histories.insert_one({**row, **changed})
+        version = (await store.load_book()).prices.models["p/one"][-1]
+        assert (version.prices, version.history_id) == (
+            ModelPrices(TokenPrices(BASE.base.input, 0)),
+            ObjectId("0" * 24),
+        )
+
     async def test_a_margin_can_be_a_models_own(
         self, store: PriceStore, database: Database
     ) -> None:
         await store.apply(SMALL, NOW_MS)
         row = await database.collection("ai_models").find_one({"value": "p/one"})
         assert row is not None
-        await database.collection("credits_profit_histories").insert_one(
-            {
-                "credits_profit": ObjectId(),
-                "profit_ppm": 7,
-                "ai_model": row["_id"],
-                "effective_time": moment(5),
-                "created_time": moment(NOW_MS),
-            }
+        history_id = await add_history(
+            database,
+            "credits_profit_histories",
+            credits_profit_id=ObjectId(),
+            profit_ppm=7,
+            ai_model_id=row["_id"],
+            is_active=True,
+            effective_time=moment(5),
         )
         book = await store.load_book()
-        assert book.prices.model_profits == {"p/one": (ProfitVersion(5, 7),)}
+        assert book.prices.model_profits == {
+            "p/one": (ProfitVersion(0, None), ProfitVersion(5, 7, history_id))
+        }
+        assert book.versions("p/one", 5).credits_profit_history_id == history_id
         assert book.charge("p/one", 5, 1, 0, 0, 0).profit_ppm == 7
         assert book.charge("p/two", 5, 1, 0, 0, 0).profit_ppm == 333_333
 

@@ -1,49 +1,24 @@
 """Prices as documents, in both directions.
 
-Per million tokens in micro-USD, an absent cache price being the input price:
-    {input_micros, output_micros, cache_read_micros?, cache_write_micros?,
-     tiers: [{above_input_tokens, input_micros, ...}]}
-Current rows are what a listing shows; history rows are what a charge goes by,
-one per version, never changed. A history row whose price or margin is null
-ends what was in force.
+Documents have the contract's field names (see `zaaz.credits.v1.AiModel` and its
+like). Current rows are what a listing shows; history rows are what a charge goes
+by, one per version, never changed.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from bson import ObjectId
-from bson.datetime_ms import DatetimeMS
+from server.credits.prices.model import ModelPrices, PriceTier, TokenPrices
+from server.credits.prices.timeline import ModelRow, ProfitRow, SettingRow
+from server.credits.resources import ACTIVE
+from server.resources.fields import millis
+from server.resources.model import Document
 
-from server.credits.prices.model import (
-    EPOCH_MS,
-    CreditPriceVersion,
-    ModelPrices,
-    ModelVersion,
-    Prices,
-    PriceTier,
-    ProfitVersion,
-    TokenPrices,
-)
-from server.credits.prices.seed import Seed, SeedModel
-from server.kernel.ids import derived_id
-
-CURRENCY = "USD"
-
-Document = dict[str, Any]
-
-
-def model_id(value: str) -> ObjectId:
-    """The id of a seeded model: derived, so that two seedings at once collide on it."""
-    return derived_id("ai_model", value)
-
-
-BILLING_SETTING_ID = derived_id("billing_setting", "initial")
-CREDITS_PROFIT_ID = derived_id("credits_profit", "initial")
+_CACHE_READ, _CACHE_WRITE = "cache_read_token_price_micros", "cache_write_token_price_micros"
 
 
 def prices_document(prices: ModelPrices) -> Document:
-    """A model's prices."""
+    """A model's prices: `TokenPrices` of the contract."""
     tiers = [
         {"above_input_tokens": tier.above_input_tokens, **_tokens_document(tier.prices)}
         for tier in prices.tiers
@@ -56,146 +31,65 @@ def read_prices(document: Mapping[str, Any] | None) -> ModelPrices | None:
     if document is None:
         return None
     tiers = (
-        PriceTier(tier["above_input_tokens"], _read_tokens(tier)) for tier in document["tiers"]
+        PriceTier(tier.get("above_input_tokens", 0), _read_tokens(tier))
+        for tier in document.get("tiers", ())
     )
     return ModelPrices(_read_tokens(document), tuple(tiers))
 
 
-def model_document(model: SeedModel, now_ms: int) -> Document:
-    """The current row of a seeded model, with the prices in force now."""
-    begun = [version for version in model.versions if version.effective_time_ms <= now_ms]
-    current = (begun or model.versions[:1])[-1].prices
-    return {
-        "_id": model_id(model.value),
-        "name": model.name,
-        "value": model.value,
-        "provider": model.provider,
-        "kind": model.kind.value,
-        "prices": None if current is None else prices_document(current),
-        "currency": CURRENCY,
-        "is_initial": False,
-        **_state(now_ms),
-    }
+def read_model(row: Mapping[str, Any]) -> ModelRow:
+    """A history row of a model."""
+    prices = read_prices(row.get("prices"))
+    ends = bool(row.get("is_deleted"))
+    return ModelRow(row["_id"], row["ai_model_id"], row["value"], _start_ms(row), prices, ends)
 
 
-def model_history_document(
-    model: SeedModel, version: ModelVersion, now_ms: int, why: str
-) -> Document:
-    """The history row of one version of a seeded model."""
-    return {
-        "_id": derived_id("ai_model_history", model.value, str(version.effective_time_ms)),
-        "ai_model": model_id(model.value),
-        "value": model.value,
-        "prices": None if version.prices is None else prices_document(version.prices),
-        "effective_time": DatetimeMS(version.effective_time_ms),
-        "created_time": DatetimeMS(now_ms),
-        "why": why,
-    }
-
-
-def billing_setting_documents(seed: Seed, now_ms: int) -> tuple[Document, Document]:
-    """The first credit price: its current row and its history row."""
-    row = {
-        "_id": BILLING_SETTING_ID,
-        "credit_price_micros": seed.credit_price_micros,
-        "currency": CURRENCY,
-        "status": "active",
-        "applied_time": DatetimeMS(EPOCH_MS),
-        "is_initial": True,
-        **_state(now_ms),
-    }
-    history = {
-        "_id": derived_id("billing_setting_history", "initial"),
-        "billing_setting": BILLING_SETTING_ID,
-        "credit_price_micros": seed.credit_price_micros,
-        **_since_epoch(now_ms, seed.why),
-    }
-    return row, history
-
-
-def credits_profit_documents(seed: Seed, now_ms: int) -> tuple[Document, Document]:
-    """The first global margin: its current row and its history row."""
-    row = {
-        "_id": CREDITS_PROFIT_ID,
-        "name": "Default",
-        "profit_ppm": seed.profit_ppm,
-        "ai_model": None,
-        "is_initial": True,
-        **_state(now_ms),
-    }
-    history = {
-        "_id": derived_id("credits_profit_history", "initial"),
-        "credits_profit": CREDITS_PROFIT_ID,
-        "profit_ppm": seed.profit_ppm,
-        "ai_model": None,
-        **_since_epoch(now_ms, seed.why),
-    }
-    return row, history
-
-
-def read_versions(
-    profits: Iterable[Document], credit_prices: Iterable[Document], models: Iterable[Document]
-) -> Prices:
-    """Everything that history rows say, each kind in the order in which it comes into force."""
-    versions: defaultdict[str, list[ModelVersion]] = defaultdict(list)
-    values: defaultdict[ObjectId, set[str]] = defaultdict(set)
-    for row in models:
-        versions[row["value"]].append(ModelVersion(_effective_ms(row), read_prices(row["prices"])))
-        values[row["ai_model"]].add(row["value"])
-    global_profits: list[ProfitVersion] = []
-    model_profits: defaultdict[str, list[ProfitVersion]] = defaultdict(list)
-    for row in profits:
-        profit = ProfitVersion(_effective_ms(row), row["profit_ppm"])
-        if row["ai_model"] is None:
-            global_profits.append(profit)
-        else:
-            for value in values[row["ai_model"]]:
-                model_profits[value].append(profit)
-    return Prices(
-        models={value: tuple(rows) for value, rows in versions.items()},
-        credit_prices=tuple(
-            CreditPriceVersion(_effective_ms(row), row["credit_price_micros"])
-            for row in credit_prices
-        ),
-        profits=tuple(global_profits),
-        model_profits={value: tuple(rows) for value, rows in model_profits.items()},
+def read_setting(row: Mapping[str, Any]) -> SettingRow:
+    """A history row of a billing setting."""
+    applied = row.get("applied_time")
+    return SettingRow(
+        row["_id"],
+        row["billing_setting_id"],
+        row["credit_price_micros"],
+        _start_ms(row) if applied is None else millis(applied),
+        row.get("status") == ACTIVE,
+        bool(row.get("is_initial")),
     )
 
 
-def _effective_ms(row: Mapping[str, Any]) -> int:
-    return int(DatetimeMS(row["effective_time"]))
+def read_profit(row: Mapping[str, Any]) -> ProfitRow:
+    """A history row of a margin."""
+    return ProfitRow(
+        row["_id"],
+        row["credits_profit_id"],
+        row.get("ai_model_id"),
+        _start_ms(row),
+        row.get("profit_ppm"),
+        bool(row.get("is_active")),
+        bool(row.get("is_deleted")),
+    )
+
+
+def _start_ms(row: Mapping[str, Any]) -> int:
+    return millis(row["effective_time"])
 
 
 def _tokens_document(prices: TokenPrices) -> Document:
-    document = {"input_micros": prices.input, "output_micros": prices.output}
+    document = {
+        "input_token_price_micros": prices.input,
+        "output_token_price_micros": prices.output,
+    }
     if prices.cache_read is not None:
-        document["cache_read_micros"] = prices.cache_read
+        document[_CACHE_READ] = prices.cache_read
     if prices.cache_write is not None:
-        document["cache_write_micros"] = prices.cache_write
+        document[_CACHE_WRITE] = prices.cache_write
     return document
 
 
 def _read_tokens(document: Mapping[str, Any]) -> TokenPrices:
     return TokenPrices(
-        document["input_micros"],
-        document["output_micros"],
-        document.get("cache_read_micros"),
-        document.get("cache_write_micros"),
+        document.get("input_token_price_micros", 0),
+        document.get("output_token_price_micros", 0),
+        document.get(_CACHE_READ),
+        document.get(_CACHE_WRITE),
     )
-
-
-def _state(now_ms: int) -> Document:
-    return {
-        "is_active": True,
-        "is_deleted": False,
-        "created_time": DatetimeMS(now_ms),
-        "updated_time": DatetimeMS(now_ms),
-    }
-
-
-def _since_epoch(now_ms: int, why: str) -> Document:
-    return {
-        "effective_time": DatetimeMS(EPOCH_MS),
-        "created_time": DatetimeMS(now_ms),
-        "why": why,
-    }

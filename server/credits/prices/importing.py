@@ -53,7 +53,8 @@ def package_seed(why: str) -> Seed:
 
     The default credit price and margin are with it.
     """
-    return Seed(f"{why}: {PACKAGE} {version(PACKAGE)}", seed_models(providers))
+    source = f"{PACKAGE} {version(PACKAGE)}"
+    return Seed(f"{why}: {source}", seed_models(providers), source=source)
 
 
 def seed_models(listed: Sequence[Provider]) -> tuple[SeedModel, ...]:
@@ -68,7 +69,7 @@ def _model(provider: Provider, model: ModelInfo) -> SeedModel:
     return SeedModel(
         value=f"{provider.id}/{model.id}",
         name=model.name or model.id,
-        provider=provider.name,
+        provider=provider.id,
         kind=_kind(model.prices),
         versions=versions,
     )

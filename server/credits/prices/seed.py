@@ -1,7 +1,7 @@
 """What a first run puts into an empty database: models with prices, a credit price, a margin."""
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum
 
 from server.credits.prices.model import (
     EPOCH_MS,
@@ -18,11 +18,11 @@ PROFIT_PPM = 200_000
 """The margin over cost at first: 20 %."""
 
 
-class ModelKind(StrEnum):
-    """What a model is for."""
+class ModelKind(IntEnum):
+    """`zaaz.credits.v1.AiModelKind`."""
 
-    LLM = "llm"
-    OTHER = "other"
+    LLM = 1
+    OTHER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class SeedModel:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """All that seeding writes. `why` says where it is from, in every history row.
+    """All that seeding writes. `why` says where it is from, in every history row; `source` who.
 
     Models are ordered by `value`. Credit price and margin apply since the epoch.
     """
@@ -47,6 +47,7 @@ class Seed:
     models: tuple[SeedModel, ...]
     credit_price_micros: int = CREDIT_PRICE_MICROS
     profit_ppm: int = PROFIT_PPM
+    source: str = ""
 
     def prices(self) -> Prices:
         """What the book of a database holds that had nothing but this seed."""

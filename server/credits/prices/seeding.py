@@ -6,7 +6,8 @@ from server.credits.prices.seed import Seed, SeedReport
 from server.credits.prices.store import PriceStore
 from server.kernel.clock import Clock
 
-WHY = "seeded from"
+SEEDED = "seeded from"
+IMPORTED = "imported from"
 
 
 async def seed(store: PriceStore, clock: Clock) -> SeedReport:
@@ -18,11 +19,12 @@ async def seed(store: PriceStore, clock: Clock) -> SeedReport:
     DatabaseUnavailable, or TransactionLost when others keep writing the same.
     """
     # Loading and converting are a second's work of the CPU: not on the event loop.
-    return await store.apply(await asyncio.to_thread(_package_seed), clock())
+    return await store.apply(await asyncio.to_thread(published, SEEDED), clock())
 
 
-def _package_seed() -> Seed:
-    # Loaded here, because only a first run needs it and every start would pay.
+def published(why: str = IMPORTED) -> Seed:
+    """The published list that the server carries; takes up to a second the first time."""
+    # Loaded here, because few runs need it and every start would pay.
     from server.credits.prices.importing import package_seed
 
-    return package_seed(WHY)
+    return package_seed(why)

@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
+from typing import Final
 
 from server.credits.prices.model import PriceBook
-from server.credits.prices.store import PriceStore, Revision
+from server.credits.prices.store import PriceStore
 from server.kernel.errors import DomainError, Reason
 from server.mongo.errors import DatabaseUnavailable
 
-REFRESH_SECONDS = 30
-"""How late a version can be noticed: one set further ahead than this is in force to the moment."""
+REFRESH_SECONDS: Final = 0.5
+"""How often a change by another process is looked for; it is one small document that is read."""
 
 _log = logging.getLogger(__name__)
 
@@ -17,14 +18,16 @@ _log = logging.getLogger(__name__)
 class PriceBookSource:
     """Holds the newest book that could be read.
 
-    `refresh` once before serving, then `run` beside it.
+    `refresh` once before serving, then `run` beside it; `changed` after every
+    change that this process makes.
     """
 
     def __init__(self, store: PriceStore, refresh_seconds: float = REFRESH_SECONDS) -> None:
         self._store = store
         self._refresh_seconds = refresh_seconds
         self._book: PriceBook | None = None
-        self._revision: Revision | None = None
+        self._revision: int | None = None
+        self._refreshing = asyncio.Lock()
 
     @property
     def book(self) -> PriceBook:
@@ -35,20 +38,31 @@ class PriceBookSource:
 
     async def refresh(self) -> None:
         """Read the book if it has changed. DatabaseUnavailable leaves the old one in use."""
-        # Asked first: rows that are added while the book is read cost a second reading,
-        # never a missed one.
-        revision = await self._store.revision()
-        if revision != self._revision:
-            self._book = await self._store.load_book()
-            self._revision = revision
+        async with self._refreshing:
+            # Asked first: rows that are added while the book is read cost a second reading,
+            # never a missed one.
+            revision = await self._store.revision()
+            if revision != self._revision:
+                self._book = await self._store.load_book()
+                self._revision = revision
+
+    async def changed(self) -> None:
+        """Refresh before the caller of a change is answered. What was changed stays so regardless.
+
+        A book that cannot be read now is read by `run`.
+        """
+        await self._try_to_refresh()
 
     async def run(self) -> None:
-        """Refresh every 30 s until cancelled, whatever a refresh comes to."""
+        """Refresh twice a second until cancelled, whatever a refresh comes to."""
         while True:
             await asyncio.sleep(self._refresh_seconds)
-            try:
-                await self.refresh()
-            except DatabaseUnavailable as error:
-                _log.warning("prices not refreshed, the last ones stay in use: %s", error)
-            except Exception:  # noqa: BLE001 - logged; prices that stand still beat none
-                _log.exception("prices not refreshed, the last ones stay in use")
+            await self._try_to_refresh()
+
+    async def _try_to_refresh(self) -> None:
+        try:
+            await self.refresh()
+        except DatabaseUnavailable as error:
+            _log.warning("prices not refreshed, the last ones stay in use: %s", error)
+        except Exception:  # noqa: BLE001 - logged; prices that stand still beat none
+            _log.exception("prices not refreshed, the last ones stay in use")

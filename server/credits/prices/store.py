@@ -1,48 +1,54 @@
-"""Where prices are kept, and the only place that reads and writes them."""
+"""Where prices are kept: what is read of them for a book, and what seeding writes."""
 
 import asyncio
-from collections.abc import Iterable
+from typing import Any, Final
 
-from server.credits.prices.documents import (
-    Document,
-    billing_setting_documents,
-    credits_profit_documents,
-    model_document,
-    model_history_document,
-    model_id,
-    read_versions,
-)
+from server.credits.prices.documents import read_model, read_profit, read_setting
 from server.credits.prices.model import PriceBook
+from server.credits.prices.revisions import bump, read_revision, written_order
+from server.credits.prices.rows import (
+    MODELS,
+    PROFITS,
+    SETTINGS,
+    Author,
+    Rows,
+    model_id,
+    model_rows,
+    profit_rows,
+    setting_rows,
+)
 from server.credits.prices.seed import Seed, SeedModel, SeedReport
+from server.credits.prices.timeline import fold
 from server.mongo.database import Database
 from server.mongo.errors import TransactionLost, reachable
-from server.mongo.schema import Collection, Index
+from server.mongo.transaction import Tx
+from server.resources.model import Document
+from server.resources.table import Table
 
-AI_MODELS = "ai_models"
-AI_MODEL_HISTORIES = "ai_model_histories"
-BILLING_SETTINGS = "billing_settings"
-BILLING_SETTING_HISTORIES = "billing_setting_histories"
-CREDITS_PROFITS = "credits_profits"
-CREDITS_PROFIT_HISTORIES = "credits_profit_histories"
+SEED_TRIES: Final = 8
+SEED_RETRY_SECONDS: Final = 0.1
 
-_LIVE = {"is_deleted": False}
+SEEDED_BY: Final = "server"
+"""Stands for the client in the histories of what was seeded."""
 
-COLLECTIONS = (
-    Collection(AI_MODELS, (Index((("value", 1),), unique=True, partial=_LIVE),)),
-    Collection(AI_MODEL_HISTORIES, (Index((("ai_model", 1), ("effective_time", -1))),)),
-    Collection(BILLING_SETTINGS),
-    Collection(
-        BILLING_SETTING_HISTORIES, (Index((("billing_setting", 1), ("effective_time", -1))),)
-    ),
-    Collection(CREDITS_PROFITS, (Index((("name", 1),), unique=True, partial=_LIVE),)),
-    Collection(CREDITS_PROFIT_HISTORIES, (Index((("credits_profit", 1), ("effective_time", -1))),)),
+_ORDER: Final = ("_id", "effective_time", "created_time", "revision")
+_PROFIT_FIELDS: Final = (
+    *_ORDER,
+    "credits_profit_id",
+    "ai_model_id",
+    "profit_ppm",
+    "is_active",
+    "is_deleted",
 )
-
-SEED_TRIES = 8
-SEED_RETRY_SECONDS = 0.1
-
-Revision = tuple[int, int, int]
-"""How many history rows there are. They are only ever added, so another book has another one."""
+_SETTING_FIELDS: Final = (
+    *_ORDER,
+    "billing_setting_id",
+    "credit_price_micros",
+    "status",
+    "applied_time",
+    "is_initial",
+)
+_MODEL_FIELDS: Final = (*_ORDER, "ai_model_id", "value", "prices", "is_deleted")
 
 
 class PriceStore:
@@ -56,34 +62,31 @@ class PriceStore:
 
     async def is_seeded(self) -> bool:
         """Whether there are models, a credit price and a margin: nothing is left to a first run."""
-        for name in (AI_MODELS, BILLING_SETTINGS, CREDITS_PROFITS):
-            if not await self._any(name):
+        for table in (MODELS, SETTINGS, PROFITS):
+            if not await self._any(table):
                 return False
         return True
 
-    async def revision(self) -> Revision:
+    async def revision(self) -> int:
         """Which book `load_book` would make, for much less than making it."""
-        return (
-            await self._count(CREDITS_PROFIT_HISTORIES),
-            await self._count(BILLING_SETTING_HISTORIES),
-            await self._count(AI_MODEL_HISTORIES),
-        )
+        return await read_revision(self._database)
 
     async def load_book(self) -> PriceBook:
         """The book of all versions there are. ValueError for a row that makes no price."""
         # Margins before models: one that refers to a model finds it, whatever is added meanwhile.
-        profits = await self._versions(CREDITS_PROFIT_HISTORIES, "ai_model", "profit_ppm")
-        credit_prices = await self._versions(BILLING_SETTING_HISTORIES, "credit_price_micros")
-        models = await self._versions(AI_MODEL_HISTORIES, "ai_model", "value", "prices")
-        return PriceBook(read_versions(profits, credit_prices, models))
+        profits = await self._histories(PROFITS, _PROFIT_FIELDS)
+        settings = await self._histories(SETTINGS, _SETTING_FIELDS)
+        models = await self._histories(MODELS, _MODEL_FIELDS)
+        # Some 50 ms for the published list: not on the event loop.
+        return await asyncio.to_thread(_book, models, settings, profits)
 
     async def apply(self, seed: Seed, now_ms: int) -> SeedReport:
         """Add what of `seed` is missing, in one transaction; what is there stays as it is.
 
-        A model is missing without a row of its id and a live one of its value,
-        the credit price and the margin without any row of theirs. Whoever seeds
-        at the same time makes the same ids, so one of the two loses its
-        transaction and looks again. TransactionLost after SEED_TRIES.
+        A model is missing without a row of its id or its value, deleted ones
+        included; the credit price and the margin without any row of theirs.
+        Whoever seeds at the same time makes the same ids, so one of the two loses
+        its transaction and looks again. TransactionLost after SEED_TRIES.
         """
         for attempt in range(1, SEED_TRIES):
             try:
@@ -95,22 +98,24 @@ class PriceStore:
 
     async def _add_missing(self, seed: Seed, now_ms: int) -> SeedReport:
         models = await self._missing_models(seed)
-        credit_price_added = not await self._any(BILLING_SETTINGS)
-        profit_added = not await self._any(CREDITS_PROFITS)
-        rows = _model_rows(models, now_ms, seed.why)
-        if credit_price_added:
-            row, history = billing_setting_documents(seed, now_ms)
-            rows |= {BILLING_SETTINGS: [row], BILLING_SETTING_HISTORIES: [history]}
-        if profit_added:
-            row, history = credits_profit_documents(seed, now_ms)
-            rows |= {CREDITS_PROFITS: [row], CREDITS_PROFIT_HISTORIES: [history]}
-        if any(rows.values()):
-            await self._insert(rows)
-        versions_added = len(rows[AI_MODEL_HISTORIES])
+        credit_price_added = not await self._any(SETTINGS)
+        profit_added = not await self._any(PROFITS)
+        versions_added = 0
+        if models or credit_price_added or profit_added:
+            async with self._database.transaction() as tx:
+                author = Author(SEEDED_BY, seed.why, now_ms, await bump(tx))
+                if credit_price_added:
+                    await insert_rows(tx, SETTINGS, [setting_rows(seed, author)])
+                if profit_added:
+                    await insert_rows(tx, PROFITS, [profit_rows(seed, author)])
+                rows = [model_rows(model, author) for model in models]
+                versions_added = await insert_rows(tx, MODELS, rows)
         return SeedReport(len(models), versions_added, credit_price_added, profit_added)
 
     async def _missing_models(self, seed: Seed) -> list[SeedModel]:
-        rows = await self._find(AI_MODELS, "value", "is_deleted")
+        with reachable():
+            collection = self._database.collection(MODELS.name)
+            rows = await collection.find({}, {"value": 1, "is_deleted": 1}).to_list()
         ids = {row["_id"] for row in rows}
         values = {row["value"] for row in rows if not row["is_deleted"]}
         return [
@@ -119,39 +124,50 @@ class PriceStore:
             if model_id(model.value) not in ids and model.value not in values
         ]
 
-    async def _insert(self, rows: dict[str, list[Document]]) -> None:
-        async with self._database.transaction() as tx:
-            for name, documents in rows.items():
-                if documents:
-                    await tx.insert(name, documents)
-
-    async def _versions(self, name: str, *fields: str) -> list[Document]:
-        """History rows in the order in which they come into force; of equal ones, as written."""
-        rows = await self._find(name, "effective_time", "created_time", *fields)
-        return sorted(
-            rows, key=lambda row: (row["effective_time"], row["created_time"], row["_id"])
-        )
-
-    async def _find(self, name: str, *fields: str) -> list[Document]:
+    async def _histories(self, table: Table, fields: tuple[str, ...]) -> list[Document]:
+        """History rows as they were written."""
+        collection = self._database.collection(history_collection(table))
         with reachable():
-            return (
-                await self._database.collection(name).find({}, dict.fromkeys(fields, 1)).to_list()
-            )
+            rows = await collection.find({}, dict.fromkeys(fields, 1)).to_list()
+        return sorted(rows, key=written_order)
 
-    async def _any(self, name: str) -> bool:
+    async def _any(self, table: Table) -> bool:
+        collection = self._database.collection(table.name)
         with reachable():
-            return await self._database.collection(name).find_one({}, {"_id": 1}) is not None
-
-    async def _count(self, name: str) -> int:
-        with reachable():
-            return await self._database.collection(name).count_documents({})
+            return await collection.find_one({}, {"_id": 1}) is not None
 
 
-def _model_rows(models: Iterable[SeedModel], now_ms: int, why: str) -> dict[str, list[Document]]:
-    rows: dict[str, list[Document]] = {AI_MODELS: [], AI_MODEL_HISTORIES: []}
-    for model in models:
-        rows[AI_MODELS].append(model_document(model, now_ms))
-        rows[AI_MODEL_HISTORIES].extend(
-            model_history_document(model, version, now_ms, why) for version in model.versions
-        )
-    return rows
+async def insert_rows(tx: Tx, table: Table, rows: list[Rows]) -> int:
+    """Insert new rows and their histories. How many histories there were."""
+    histories = [history for _, written in rows for history in written]
+    if rows:
+        await tx.insert(table.name, [row for row, _ in rows])
+        await tx.insert(history_collection(table), histories)
+    return len(histories)
+
+
+async def update_rows(tx: Tx, table: Table, rows: list[Rows]) -> None:
+    """Replace rows, each of the version before, and insert their histories."""
+    if not rows:
+        return
+    updates = [
+        {"q": {"_id": row["_id"], "version": row["version"] - 1}, "u": row} for row, _ in rows
+    ]
+    if await tx.update(table.name, updates) != len(updates):
+        raise TransactionLost("conflict", f"a row of {table.name} has changed")
+    histories = [history for _, written in rows for history in written]
+    await tx.insert(history_collection(table), histories)
+
+
+def history_collection(table: Table) -> str:
+    """Where the table's history rows are."""
+    history = table.resource.history
+    if history is None:
+        raise ValueError(f"{table.name} has no history")
+    return history.collection
+
+
+def _book(models: list[Any], settings: list[Any], profits: list[Any]) -> PriceBook:
+    return PriceBook(
+        fold(map(read_model, models), map(read_setting, settings), map(read_profit, profits))
+    )

@@ -110,13 +110,16 @@ def fold(
 
 def _models(rows: Iterable[ModelRow]) -> dict[str, Timeline[ModelRow]]:
     timelines: defaultdict[str, Timeline[ModelRow]] = defaultdict(Timeline)
-    holders: dict[str, ObjectId] = {}
+    lasts: dict[str, ModelRow] = {}
     for row in rows:
-        timeline = timelines[row.value]
-        begins_anew = holders.get(row.value) != row.ai_model_id
-        holders[row.value] = row.ai_model_id
-        if row.ends or begins_anew:
-            timeline.cut(row.start_ms, row._replace(prices=None if row.ends else row.prices))
+        timeline, last = timelines[row.value], lasts.get(row.value)
+        lasts[row.value] = row
+        if row.ends:
+            # Deleted again, at a time of what was to come: that has ended with it.
+            if last is None or not last.ends:
+                timeline.cut(row.start_ms, row._replace(prices=None))
+        elif last is None or last.ai_model_id != row.ai_model_id:
+            timeline.cut(row.start_ms, row)
         else:
             timeline.put(row.start_ms, row)
     return dict(timelines)
@@ -160,12 +163,13 @@ class _Margin:
     def __init__(self) -> None:
         self._rows: Timeline[ProfitRow] = Timeline()
         self._is_applied: Timeline[bool] = Timeline()
-        self._holder: ObjectId | None = None
+        self._last: ProfitRow | None = None
 
     def add(self, row: ProfitRow) -> None:
-        begins_anew = self._holder != row.credits_profit_id
-        self._holder = row.credits_profit_id
-        if row.ends or begins_anew:
+        last, self._last = self._last, row
+        if row.ends and last is not None and last.ends:
+            return
+        if row.ends or last is None or last.credits_profit_id != row.credits_profit_id:
             self._rows.cut(row.start_ms, row)
         else:
             self._rows.put(row.start_ms, row)
