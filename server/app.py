@@ -39,8 +39,8 @@ from server.credits.entitlement import Entitlements
 from server.credits.events import EventReader
 from server.credits.explanation import Explainer
 from server.credits.feature_usage.reader import FeatureUsageReader
+from server.credits.feature_usage.resources import FEATURE_USAGE_LOGS
 from server.credits.feature_usage.service import FeatureUsageLogs
-from server.credits.feature_usage.store import COLLECTIONS as FEATURE_USAGE_COLLECTIONS
 from server.credits.feature_usage.store import FeatureUsageStore
 from server.credits.prices.revisions import COLLECTIONS as PRICE_COLLECTIONS
 from server.credits.prices.seeding import published, seed
@@ -97,13 +97,12 @@ from server.wallet.watches import WalletWatches
 LOCAL_CLIENT = "local"
 """Whose key `make run` makes."""
 
-RESOURCES = (*PRICE_RESOURCES, FEATURES, FEATURE_ENDPOINTS)
+RESOURCES = (*PRICE_RESOURCES, FEATURES, FEATURE_ENDPOINTS, FEATURE_USAGE_LOGS)
 """All declared resources: who refers to whom is read from them."""
 
 COLLECTIONS = (
     *LEDGER_COLLECTIONS,
     *PRICE_COLLECTIONS,
-    *FEATURE_USAGE_COLLECTIONS,
     *CATALOG_COLLECTIONS,
     *RESOURCE_COLLECTIONS,
     *(collection for resource in RESOURCES for collection in collections(resource)),
@@ -247,8 +246,8 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     rpc.add(add_CreditsProcessServiceServicer_to_server, process)
     reading = FeatureUsageReader(lambda value: catalog.book.find(value), clock)
     logs = FeatureUsageLogs(reading, FeatureUsageStore(database), clock)
-    usage = UsageServicer(ledger, reader, events, logs, room, tokens, drain.started)
-    rpc.add(add_UsageServiceServicer_to_server, usage)
+    usage = UsageServicer(ledger, reader, events, logs, room, resources, tokens, drain.started)
+    rpc.add(add_UsageServiceServicer_to_server, usage, complete=True)
     warm(
         [
             usage_service_pb2.UsageFrame(

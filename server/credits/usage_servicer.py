@@ -11,6 +11,7 @@ from zaaz.credits.v1 import usage_service_pb2 as pb
 from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceServicer
 
 from server.credits.events import EventReader, check_size
+from server.credits.feature_usage.resources import FEATURE_USAGE_LOGS
 from server.credits.feature_usage.service import FeatureUsageLogs, Kept
 from server.credits.rejections import RejectionRoom
 from server.credits.stream import UsageStream, event_error
@@ -23,6 +24,8 @@ from server.ledger.frames import FrameResult, Refused, Settled
 from server.ledger.jobs import Request
 from server.ledger.reader import KeptUsage, LedgerReader
 from server.ledger.service import Ledger
+from server.resources.changes import not_found
+from server.resources.engine import Resources
 from server.rpc.errors import to_status
 
 MAX_PAGE_SIZE = 1_000
@@ -38,6 +41,7 @@ class UsageServicer(UsageServiceServicer):
         events: EventReader,
         logs: FeatureUsageLogs,
         room: RejectionRoom,
+        resources: Resources,
         page_tokens: PageTokens,
         draining: asyncio.Event,
     ) -> None:
@@ -46,6 +50,7 @@ class UsageServicer(UsageServiceServicer):
         self._events = events
         self._logs = logs
         self._room = room
+        self._resources = resources
         self._page_tokens = page_tokens
         self._draining = draining
         self._streams: dict[str, UsageStream] = {}
@@ -132,6 +137,29 @@ class UsageServicer(UsageServiceServicer):
         kept = await self._logs.keep(current_principal().client_id, frame)
         return log_pb.RecordFeatureUsageResponse(results=map(_interaction_result, kept))
 
+    async def ListFeatureUsageLogs(
+        self, request: log_pb.ListFeatureUsageLogsRequest, context: Any
+    ) -> log_pb.ListFeatureUsageLogsResponse:
+        """One page of interactions, newest first."""
+        client_id = _own_rows()
+        own = {} if client_id is None else {"client_id": client_id}
+        page = await self._resources.page(FEATURE_USAGE_LOGS, request, own)
+        return log_pb.ListFeatureUsageLogsResponse(
+            feature_usage_logs=page.messages,
+            next_page_token=page.next_page_token,
+            total_size=page.total_size,
+        )
+
+    async def GetFeatureUsageLog(
+        self, request: log_pb.GetFeatureUsageLogRequest, context: Any
+    ) -> log_pb.GetFeatureUsageLogResponse:
+        """One interaction."""
+        row_id = parse_id("id", request.id)
+        found = await self._resources.get(FEATURE_USAGE_LOGS, row_id)
+        if _own_rows() not in (None, found.client_id):
+            raise not_found(FEATURE_USAGE_LOGS, row_id)
+        return log_pb.GetFeatureUsageLogResponse(feature_usage_log=found)
+
     @contextmanager
     def _running(self, writer_key: str, stream: UsageStream) -> Iterator[None]:
         """Knows the stream while it runs: a later one of its writer ends it, or a drain."""
@@ -157,7 +185,7 @@ class UsageServicer(UsageServiceServicer):
 
 
 def _own_rows() -> str | None:
-    """Whose rejected events the caller may see: its own, an admin everybody's."""
+    """Whose rejected events and interactions the caller may see: its own, an admin everybody's."""
     principal = current_principal()
     return None if principal.is_admin else principal.client_id
 

@@ -12,14 +12,10 @@ from bson.datetime_ms import DatetimeMS
 from pymongo.errors import BulkWriteError
 
 from server.credits.feature_usage.model import RETENTION_MS, FeatureUsage
+from server.credits.feature_usage.resources import FEATURE_USAGE_LOGS
 from server.kernel.tasks import map_in_slices
 from server.mongo.database import Database
 from server.mongo.errors import DUPLICATE_KEY, DatabaseUnavailable, reachable
-from server.mongo.schema import Collection, Index
-
-LOGS = "feature_usage_logs"
-
-COLLECTIONS = (Collection(LOGS, (Index((("expires_time", 1),), expire_after_seconds=0),)),)
 
 SLICE_ROWS = 200
 """Rows whose documents are made in one go."""
@@ -37,9 +33,10 @@ class FeatureUsageStore:
         DatabaseUnavailable: some may be there, and inserting them again does no harm.
         """
         documents = await map_in_slices(lambda row: _document(row, now_ms), rows, SLICE_ROWS)
+        logs = self._database.collection(FEATURE_USAGE_LOGS.collection)
         with reachable():
             try:
-                await self._database.collection(LOGS).insert_many(documents, ordered=False)
+                await logs.insert_many(documents, ordered=False)
             except BulkWriteError as error:
                 _require_duplicates(error)
 
