@@ -17,6 +17,10 @@ WHOLE: Final = "*"
 MAX_DEPTH: Final = 4
 """Fields of fields of fields are named in a query no deeper than so."""
 
+OBJECT_ID: Final = "ObjectId as 24 hex digits"
+"""How the comment of an id begins that has no rule, since a new row comes without one."""
+ID_PATTERN: Final = "^[0-9a-f]{24}$"
+
 _OPTIONAL_IN_REST: Final = frozenset({"request_id"})
 """What the gateway fills in where it is left out."""
 
@@ -40,7 +44,10 @@ class Parameters:
 
     def _in_path(self, request: Descriptor, path: str, name: str) -> Json:
         field = _field_at(request, path)
-        schema = {"minLength": 1} | self._text(field) if _is_string(field) else self._text(field)
+        schema = self._text(field)
+        if _is_string(field) and "pattern" not in schema:
+            is_id = self._comments.of(field.full_name).startswith(OBJECT_ID)
+            schema |= {"pattern": ID_PATTERN} if is_id else {"minLength": 1}
         return self._told(field, {"name": name, "in": "path", "required": True, "schema": schema})
 
     def _in_query(

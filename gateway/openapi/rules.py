@@ -9,6 +9,10 @@ from typing import Any, Final
 from buf.validate import validate_pb2
 from google.protobuf.descriptor import FieldDescriptor
 
+from gateway.openapi.numerals import at_most
+
+MAX_INT64: Final = 2**63 - 1
+
 Json = dict[str, Any]
 """A JSON Schema, or a piece of one."""
 
@@ -137,9 +141,11 @@ def _as_text(bounds: Json) -> Json:
     made: Json = {f"x-{keyword}": str(bounds[keyword]) for keyword in bounds if keyword != "enum"}
     if "enum" in bounds:
         made["enum"] = [str(value) for value in bounds["enum"]]
-    lowest = bounds.get("minimum", bounds.get("exclusiveMinimum", -1) + 1)
-    if bounds.get("minimum", -1) >= 0 or bounds.get("exclusiveMinimum", -2) >= -1:
-        made["pattern"] = "^[1-9][0-9]{0,18}$" if lowest > 0 else "^(0|[1-9][0-9]{0,18})$"
+    low = bounds.get("minimum", bounds.get("exclusiveMinimum", -1) + 1)
+    high = bounds.get("maximum", bounds.get("exclusiveMaximum", MAX_INT64 + 1) - 1)
+    if {"minimum", "exclusiveMinimum"} & bounds.keys() and low in (0, 1) and high > 0:
+        digits = at_most(high) if high < MAX_INT64 else "[1-9][0-9]{0,18}"
+        made["pattern"] = f"^({digits})$" if low else f"^(0|{digits})$"
     return made
 
 

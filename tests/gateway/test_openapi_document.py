@@ -15,6 +15,7 @@ from gateway.decoding import Decoders
 from gateway.encoding import Encoders
 from gateway.openapi.comments import REASONS, Comments
 from gateway.openapi.document import document
+from gateway.openapi.numerals import at_most
 from gateway.openapi.parameters import WHOLE
 from gateway.openapi.paths import path_fields
 from gateway.routes import Route
@@ -198,7 +199,22 @@ class TestShapes:
         assert amount["format"] == "int64"
         assert amount["x-exclusiveMinimum"] == "0"
         assert re.search(amount["pattern"], "1")
+        assert re.search(amount["pattern"], str(2**63 - 1))
         assert not re.search(amount["pattern"], "0")
+        assert not re.search(amount["pattern"], "-1")
+
+    @pytest.mark.parametrize("limit", [1, 7, 9, 10, 19, 20, 99, 100, 120, 345, 999, 1000, 1001])
+    def test_a_bound_is_a_pattern_of_digits(self, limit: int) -> None:
+        taken = re.compile(f"^({at_most(limit)})$")
+
+        assert [each for each in range(1200) if taken.search(str(each))] == [*range(1, limit + 1)]
+        assert not taken.search("01")
+
+    def test_an_id_without_a_rule_is_known_by_its_comment(self) -> None:
+        told = operation("CatalogService_UpdateFeature")
+        [path] = [each for each in told["parameters"] if each.get("in") == "path"]
+
+        assert (path["name"], path["schema"]["pattern"]) == ("id", ID)
 
     def test_an_enum_is_its_names_and_only_those_that_are_taken(self) -> None:
         source = schema("credits.GrantCreditsBody")["properties"]["source"]
