@@ -20,6 +20,8 @@ SCOPES = (
     "credits.write",
     "usage.read",
     "usage.write",
+    "catalog.read",
+    "catalog.write",
     ADMIN,
 )
 """What a key can allow. The contract names the same (a test compares the two)."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from zaaz.catalog.v1 import feature_endpoint_pb2, feature_pb2
 
 from tests.serving import Served, new_key
@@ -20,7 +21,7 @@ async def change_feature(served: Served, feature_id: str, *paths: str, **fields:
     """The feature after the change of these fields, and of `paths` that are not set."""
     request = feature_pb2.UpdateFeatureRequest(
         feature=feature_pb2.Feature(id=feature_id, **fields),
-        update_mask={"paths": [*fields, *paths]},
+        update_mask=FieldMask(paths=[*fields, *paths]),
     )
     return (await served.catalog.UpdateFeature(request)).feature
 
@@ -48,7 +49,7 @@ async def change_endpoint(
     """The endpoint after the change of these fields, and of `paths` that are not set."""
     request = feature_endpoint_pb2.UpdateFeatureEndpointRequest(
         feature_endpoint=feature_endpoint_pb2.FeatureEndpoint(id=endpoint_id, **fields),
-        update_mask={"paths": [*fields, *paths]},
+        update_mask=FieldMask(paths=[*fields, *paths]),
     )
     if effective_ms is not None:
         request.effective_time.FromMilliseconds(effective_ms)

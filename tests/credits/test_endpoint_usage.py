@@ -87,7 +87,9 @@ class TestUsage:
         user_id = await served.new_wallet(1_000)
         endpoint = await new_endpoint(served, 7)
         requests = [
-            usage_service_pb2.IngestUsageRequest(open={"writer_id": new_key()}),
+            usage_service_pb2.IngestUsageRequest(
+                open=usage_service_pb2.OpenUsageStream(writer_id=new_key())
+            ),
             usage_service_pb2.IngestUsageRequest(
                 frame=usage_service_pb2.UsageFrame(
                     events=[
