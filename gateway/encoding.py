@@ -11,6 +11,7 @@ message again, which took ten times as long.
 
 import base64
 import math
+import struct
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -41,7 +42,8 @@ _INT64: Final = frozenset(
         FieldDescriptor.TYPE_SFIXED64,
     }
 )
-_FLOATS: Final = frozenset({FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT})
+_SINGLE_DIGITS: Final = range(6, 10)
+"""Nine decimal digits tell any two numbers of single precision apart; fewer often do."""
 
 
 class Encoders:
@@ -122,7 +124,9 @@ def _same(value: Any) -> Any:
 def _scalar(kind: int) -> Encode:
     if kind in _INT64:
         return str
-    if kind in _FLOATS:
+    if kind == FieldDescriptor.TYPE_FLOAT:
+        return _single
+    if kind == FieldDescriptor.TYPE_DOUBLE:
         return _float
     return _base64 if kind == FieldDescriptor.TYPE_BYTES else _same
 
@@ -133,6 +137,21 @@ def _float(value: float) -> float | str:
     if math.isnan(value):
         return "NaN"
     return "Infinity" if value > 0 else "-Infinity"
+
+
+def _single(value: float) -> float | str:
+    """The shortest number that is this one in single precision: 0.1, not 0.10000000149011612."""
+    if not math.isfinite(value):
+        return _float(value)
+    shorter = (float(f"{value:.{digits}g}") for digits in _SINGLE_DIGITS)
+    return next((each for each in shorter if _is_single(each, value)), value)
+
+
+def _is_single(number: float, single: float) -> bool:
+    try:
+        return bool(struct.unpack("f", struct.pack("f", number))[0] == single)
+    except OverflowError:
+        return False
 
 
 def _base64(value: bytes) -> str:
