@@ -116,11 +116,14 @@ class DomainError(Exception):
         self.retry_delay_seconds = retry_delay_seconds
 
 
+def refused(
+    reason: Reason, field: str, description: str, metadata: Mapping[str, object]
+) -> DomainError:
+    """`reason` because of one field, which a violation names."""
+    violation = FieldViolation(field, description)
+    return DomainError(reason, f"{field}: {description}", metadata, violations=[violation])
+
+
 def field_invalid(field: str, description: str) -> DomainError:
     """FIELD_INVALID for one field."""
-    return DomainError(
-        Reason.FIELD_INVALID,
-        f"{field}: {description}",
-        {"field": field},
-        violations=[FieldViolation(field, description)],
-    )
+    return refused(Reason.FIELD_INVALID, field, description, {"field": field})

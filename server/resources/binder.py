@@ -1,30 +1,29 @@
-"""Fills a servicer's RPCs for resources from the service's descriptor.
+"""The verbs of a resource as RPCs, by the service's descriptor.
 
 `CreateFeature` is Create of the resource whose message is Feature; a List or a BatchDelete is known
-by what its answer repeats. A method that is written in the servicer wins.
+by what its answer repeats. Requests of all resources name their fields alike. A method that is
+written in the servicer wins.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
 
+from server.kernel.errors import DomainError, FieldViolation, Reason, refused
+from server.kernel.ids import parse_id
+from server.kernel.timestamps import storable_time
+from server.resources.changes import Changes, not_found
 from server.resources.engine import Resources
-from server.resources.model import Resource
-from server.resources.verbs import Verbs
+from server.resources.fields import date
+from server.resources.model import ENGINE_FIELDS, Document, Resource
+from server.resources.schedule import fold
 from server.rpc.kinds import is_written
-
-_MANY: Final = {"List": "list", "BatchDelete": "batch_delete"}
-_ONE: Final = {
-    "Get": "get",
-    "Create": "create",
-    "Update": "update",
-    "Delete": "delete",
-    "Restore": "restore",
-    "Purge": "purge",
-}
-_READS: Final = frozenset(("list", "get"))
+from server.rpc.validation import check
 
 
 def bind(
@@ -37,29 +36,203 @@ def bind(
     histories = [one.history.resource() for one in declared if one.history is not None]
     for resource in (*declared, *histories):
         for method in service.methods:
-            verb = _verb(method, resource)
-            if verb and not is_written(getattr(servicer, method.name, None)):
-                setattr(servicer, method.name, _rpc(method, Verbs(resources, resource), verb))
+            verb = _VERBS.get(method.name.removesuffix(_subject(method, resource)))
+            may = verb is not None and (not resource.read_only or verb in (_Rpc.get, _Rpc.list))
+            if verb is not None and may and not is_written(getattr(servicer, method.name, None)):
+                setattr(servicer, method.name, _rpc(_Rpc(method, resources, resource), verb))
 
 
-def _verb(method: MethodDescriptor, resource: Resource) -> str:
-    """Which of the resource's verbs the method is; "" for none."""
+def _subject(method: MethodDescriptor, resource: Resource) -> str:
+    """What follows the verb in the method's name, if the method is of the resource."""
     message = resource.message.DESCRIPTOR
-    for name, verb in _ONE.items():
-        if method.name == name + message.name and not (resource.read_only and verb not in _READS):
-            return verb
-    repeated = {field.message_type for field in method.output_type.fields if field.is_repeated}
-    for name, verb in _MANY.items():
-        if method.name.startswith(name) and message in repeated:
-            return verb
-    return ""
+    if any(
+        field.message_type is message for field in method.output_type.fields if field.is_repeated
+    ):
+        return method.name.removeprefix("BatchDelete").removeprefix("List")
+    return message.name
 
 
-def _rpc(method: MethodDescriptor, verbs: Verbs, verb: str) -> Callable[..., Awaitable[Any]]:
-    answer = message_factory.GetMessageClass(method.output_type)
-    run = getattr(verbs, verb)
+def _rpc(rpc: "_Rpc", verb: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def run(request: Any, _context: Any) -> Any:
+        return await verb(rpc, request)
 
-    async def rpc(request: Any, _context: Any) -> Any:
-        return await run(request, answer)
+    return run
 
-    return rpc
+
+class _Rpc:
+    """A verb of a resource: takes the RPC's request and makes its answer."""
+
+    def __init__(self, method: MethodDescriptor, resources: Resources, resource: Resource) -> None:
+        self._resources = resources
+        self._resource = resource
+        self._table = resources.table(resource)
+        self._answer: Any = message_factory.GetMessageClass(method.output_type)
+        rows = [
+            field.name
+            for field in (*method.input_type.fields, *method.output_type.fields)
+            if field.message_type is resource.message.DESCRIPTOR
+        ]
+        self._field = rows[0] if rows else ""
+
+    async def list(self, request: Any) -> Any:
+        """A page of rows."""
+        rows, token, total = await self._resources.page(self._resource, request)
+        return self._answer(**{self._field: rows}, next_page_token=token, total_size=total)
+
+    async def get(self, request: Any) -> Any:
+        """One row, deleted or not."""
+        row_id, expand = parse_id("id", request.id), getattr(request, "expand", ())
+        return self._one(await self._resources.get(self._resource, row_id, expand))
+
+    async def create(self, request: Any) -> Any:
+        """A new row."""
+        given = self._resource.message()
+        given.CopyFrom(getattr(request, self._field))
+        for name in self._table.output_only:
+            given.ClearField(name)
+        self._validate(given)
+        fields, effective = self._table.codec.encode(given), _effective(request)
+
+        async def work(changes: Changes) -> Any:
+            return self._one(await changes.create(self._resource, fields, effective))
+
+        return await self._resources.run(request, self._answer, work)
+
+    async def update(self, request: Any) -> Any:
+        """The fields of the mask changed; the row as it is then is what has to be valid."""
+        given, effective = getattr(request, self._field), _effective(request)
+        row_id = parse_id(f"{self._field}.id", given.id)
+        paths = self._paths(request.update_mask.paths, given)
+
+        async def work(changes: Changes) -> Any:
+            (old,) = await changes.get(self._resource, [row_id])
+            if old["is_deleted"]:
+                raise not_found(self._resource, row_id)
+            _match(old, given.etag)
+            new = self._merged(fold(old, effective or changes.now), given, paths)
+            return self._one(await changes.update(self._resource, old, new, effective))
+
+        return await self._resources.run(request, self._answer, work)
+
+    async def delete(self, request: Any) -> Any:
+        """The row put away; again, it stays so."""
+
+        async def work(changes: Changes, old: Document) -> Any:
+            if not old["is_deleted"]:
+                _match(old, request.etag)
+            return self._one((await changes.delete(self._resource, [old]))[0])
+
+        return await self._of_one(request, work)
+
+    async def restore(self, request: Any) -> Any:
+        """A deleted row brought back; one that is live stays so."""
+
+        async def work(changes: Changes, old: Document) -> Any:
+            new = {**old, "is_deleted": False, "deleted_time": None}
+            return self._one(await changes.update(self._resource, old, new))
+
+        return await self._of_one(request, work)
+
+    async def purge(self, request: Any) -> Any:
+        """The row removed for good."""
+
+        async def work(changes: Changes, old: Document) -> Any:
+            await changes.purge(self._resource, old)
+            return self._answer()
+
+        return await self._of_one(request, work)
+
+    async def batch_delete(self, request: Any) -> Any:
+        """All of these rows put away, or none."""
+        ids = [parse_id("ids", text) for text in request.ids]
+
+        async def work(changes: Changes) -> Any:
+            rows = await changes.delete(self._resource, await changes.get(self._resource, ids))
+            return self._answer(**{self._field: map(self._table.codec.decode, rows)})
+
+        return await self._resources.run(request, self._answer, work)
+
+    async def _of_one(
+        self, request: Any, work: Callable[[Changes, Document], Awaitable[Any]]
+    ) -> Any:
+        row_id = parse_id("id", request.id)
+
+        async def with_row(changes: Changes) -> Any:
+            return await work(changes, (await changes.get(self._resource, [row_id]))[0])
+
+        return await self._resources.run(request, self._answer, with_row)
+
+    def _one(self, row: Any) -> Any:
+        message = self._table.codec.decode(row) if isinstance(row, dict) else row
+        return self._answer(**{self._field: message})
+
+    def _paths(self, asked: Sequence[str], given: Any) -> Sequence[str]:
+        """The paths to change: those asked for, or the fields that are set."""
+        output_only = self._table.output_only
+        for path in asked:
+            known = FieldMask(paths=[path]).IsValidForDescriptor(given.DESCRIPTOR)
+            if not known or path.split(".")[0] in output_only:
+                text = f"{path} cannot be updated"
+                raise refused(Reason.UPDATE_MASK_INVALID, "update_mask", text, {"path": path})
+        return asked or [f.name for f, _ in given.ListFields() if f.name not in output_only]
+
+    def _merged(self, base: Document, given: Message, paths: Sequence[str]) -> Document:
+        """`base` with the fields at `paths` as they are in `given`, valid."""
+        message = self._table.codec.decode(base)
+        for path in paths:
+            _copy(message, given, path.split("."))
+        self._validate(message)
+        new = self._table.codec.encode(message)
+        new |= {name: base[name] for name in ENGINE_FIELDS if name in base}
+        for name in self._resource.immutable:
+            if new.get(name) != base.get(name):
+                field = f"{self._field}.{name}"
+                raise refused(Reason.FIELD_IMMUTABLE, field, "cannot be changed", {"field": name})
+        return new
+
+    def _validate(self, message: Message) -> None:
+        """The contract's rules, with paths as they are in the request."""
+        try:
+            check(message)
+        except DomainError as error:
+            found = [
+                FieldViolation(f"{self._field}.{one.field}", one.description)
+                for one in error.violations
+            ]
+            text, metadata = f"{self._field}.{error.message}", {"field": found[0].field}
+            raise DomainError(error.reason, text, metadata, violations=found) from None
+
+
+_VERBS = {
+    "List": _Rpc.list,
+    "Get": _Rpc.get,
+    "Create": _Rpc.create,
+    "Update": _Rpc.update,
+    "Delete": _Rpc.delete,
+    "BatchDelete": _Rpc.batch_delete,
+    "Restore": _Rpc.restore,
+    "Purge": _Rpc.purge,
+}
+
+
+def _copy(target: Any, given: Any, path: Sequence[str]) -> None:
+    """Make `target` like `given` at the path; what `given` has not set is unset."""
+    *parents, name = path
+    for parent in parents:
+        target, given = getattr(target, parent), getattr(given, parent)
+    target.ClearField(name)
+    if any(field.name == name for field, _ in given.ListFields()):
+        target.MergeFrom(type(given)(**{name: getattr(given, name)}))
+
+
+def _effective(request: Any) -> datetime | None:
+    known = request.DESCRIPTOR.fields_by_name
+    if "effective_time" not in known or not request.HasField("effective_time"):
+        return None
+    return date(storable_time("effective_time", request.effective_time))
+
+
+def _match(row: Document, etag: str) -> None:
+    if etag and etag != str(row["version"]):
+        message, metadata = "the row has changed since its etag was read", {"etag": row["version"]}
+        raise DomainError(Reason.ETAG_MISMATCH, message, metadata)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from bson import ObjectId
 
-from server.kernel.errors import DomainError, Reason, field_invalid
+from server.kernel.errors import DomainError, Reason, field_invalid, refused
 from server.kernel.ids import new_id
 from server.mongo.errors import TransactionLost
 from server.mongo.transaction import Tx
@@ -26,7 +26,7 @@ class Changes:
     """An open transaction for rows; `now` is its moment. Rows that it gives back are as of then.
 
     `stamp` is on every history row; a guard may add to it. `effective`: from when a new row is
-    in force, for its guard.
+    in force, for its guard. `changed`: the collections that were written.
 
     Every method may raise TransactionLost and DatabaseUnavailable; let them pass.
     """
@@ -35,11 +35,10 @@ class Changes:
         self, tx: Tx, tables: Mapping[str, Table], now_ms: int, client_id: str, reason: str
     ) -> None:
         self.tx = tx
-        self.now = date(now_ms)
+        self.now = self.effective = date(now_ms)
+        self.stamp: Document = {"client_id": client_id, "reason": reason}
         self.changed: set[str] = set()
         self._tables = tables
-        self.effective = self.now
-        self.stamp: Document = {"client_id": client_id, "reason": reason}
 
     async def find(
         self, resource: Resource, query: Mapping[str, Any], limit: int = 0
@@ -74,11 +73,11 @@ class Changes:
         self.effective = effective or self.now
         await self._admit(table, row, None)
         stored = {**table.searched(row), "version": 1, "guard": 0}
-        if effective is not None and effective > self.now:
+        if self.effective > self.now:
             ahead = {name: stored.pop(name) for name in resource.scheduled if name in stored}
-            stored = schedule(stored, effective, ahead)
+            stored = schedule(stored, self.effective, ahead)
         await self.tx.insert(table.name, [stored])
-        await self._record(table, [(row, effective or self.now)])
+        await self._record(table, [row], self.effective)
         return stored
 
     async def update(
@@ -89,43 +88,39 @@ class Changes:
         Undoes a deletion too. FIELD_INVALID when `effective` is past, or ahead for other than
         scheduled fields.
         """
-        at = self.now if effective is None else effective
+        table, at = self._tables[resource.collection], effective or self.now
         base, new = fold(old, at), resource.normalize(new)
-        changed = {name for name in {**base, **new} if base.get(name) != new.get(name)}
-        if at < self.now or (at > self.now and not changed <= set(resource.scheduled)):
+        ahead = {n: new.get(n) for n in {**base, **new} if base.get(n) != new.get(n)}
+        if at < self.now or (at > self.now and not ahead.keys() <= set(resource.scheduled)):
             scheduled = " and ".join(resource.scheduled) or "nothing"
             raise field_invalid("effective_time", f"only {scheduled} may be set ahead, none behind")
-        if not changed:
+        if not ahead:
             return old
-        table = self._tables[resource.collection]
         await self._admit(table, new, base)
-        ahead = {name: new.get(name) for name in changed}
         row = new if at == self.now else schedule(old, at, ahead)
-        stored = await self._replace(table, [(old, row)])
-        await self._record(table, [(new, at)])
-        return stored[0]
+        (stored,) = await self._replace(table, [(old, row)])
+        await self._record(table, [new], at)
+        return stored
 
     async def delete(self, resource: Resource, rows: Sequence[Document]) -> list[Document]:
         """These rows put away, in their order; STILL_REFERENCED while live rows refer to them."""
         table = self._tables[resource.collection]
-        live = [row for row in rows if not row["is_deleted"]]
-        await self._refuse_referred(table, live, is_deleted=False)
-        pairs = [(row, self._deleted(row)) for row in live]
+        pairs = [(row, self._deleted(row)) for row in rows if not row["is_deleted"]]
+        await self._refuse_referred(table, [old["_id"] for old, _ in pairs], is_deleted=False)
         for old, new in pairs:
             await self._verify(resource, new, old)
         stored = {row["_id"]: row for row in await self._replace(table, pairs)}
-        await self._record_deletion(table, live)
+        await self._record(table, [new for _, new in pairs], self.now)
         return [stored.get(row["_id"], row) for row in rows]
 
     async def purge(self, resource: Resource, row: Document) -> None:
         """The row removed for good; STILL_REFERENCED while any rows refer to it."""
         table = self._tables[resource.collection]
-        await self._refuse_referred(table, [row], is_deleted=EITHER)
+        await self._refuse_referred(table, [row["_id"]], is_deleted=EITHER)
         if resource.guard is not None:
             await resource.guard(self, None, row)
         await self.tx.delete(table.name, [{"_id": row["_id"]}])
-        self.changed.add(table.name)
-        await self._record_deletion(table, [] if row["is_deleted"] else [row])
+        await self._record(table, [] if row["is_deleted"] else [self._deleted(row)], self.now)
 
     async def _admit(self, table: Table, new: Document, old: Document | None) -> None:
         """Refuse a new or changed row that breaks a rule, the database's included."""
@@ -139,11 +134,9 @@ class Changes:
             if target is None or target == before.get(name):
                 continue
             if not await self.rely_on(reference.collection, [target]):
-                raise DomainError(
-                    Reason.REFERENCE_NOT_FOUND,
-                    f"{name}: no live row of {reference.collection} has the id {target}",
-                    {"field": name, "id": target},
-                )
+                metadata = {"field": name, "id": target}
+                text = f"no live row of {reference.collection} has the id {target}"
+                raise refused(Reason.REFERENCE_NOT_FOUND, name, text, metadata)
 
     async def _verify(self, resource: Resource, new: Document, old: Document | None) -> None:
         resource.check(new, old)
@@ -156,19 +149,14 @@ class Changes:
             return
         same = {name: row.get(name) for name in unique.fields}
         query = {"is_deleted": False, **unique.where, **same, "_id": {"$ne": row["_id"]}}
-        taken = await self.tx.find(table.name, query, limit=1)
-        if taken:
-            field, other = unique.fields[0], taken[0]["_id"]
-            raise DomainError(
-                Reason.ALREADY_EXISTS,
-                f"{field}: another row of {table.name} has it: {other}",
-                {"field": field, "id": other},
-            )
+        for taken in await self.tx.find(table.name, query, limit=1):
+            field, text = unique.fields[0], f"{table.name}/{taken['_id']} has it"
+            metadata = {"field": field, "id": taken["_id"]}
+            raise refused(Reason.ALREADY_EXISTS, field, text, metadata)
 
     async def _refuse_referred(
-        self, table: Table, rows: Sequence[Document], is_deleted: object
+        self, table: Table, ids: Sequence[ObjectId], is_deleted: object
     ) -> None:
-        ids = [row["_id"] for row in rows]
         named: list[str] = []
         for collection, field in table.referrers if ids else ():
             query = {"is_deleted": is_deleted, field: {"$in": ids}, "_id": {"$nin": ids}}
@@ -176,57 +164,39 @@ class Changes:
             named += [f"{collection}/{row['_id']}" for row in found]
         if named:
             references = " ".join(named[:MAX_NAMED_REFERRERS])
+            metadata = {"id": ids[0], "references": references}
             raise DomainError(
-                Reason.STILL_REFERENCED,
-                f"others refer to it: {references}",
-                {"id": ids[0], "references": references},
+                Reason.STILL_REFERENCED, f"still referred to by {references}", metadata
             )
 
     async def _replace(
         self, table: Table, pairs: Sequence[tuple[Document, Document]]
     ) -> list[Document]:
-        stored = [
-            {**table.searched(new), "version": old["version"] + 1, "updated_time": self.now}
-            for old, new in pairs
-        ]
-        updates = [
-            {"q": {"_id": old["_id"], "version": old["version"]}, "u": row}
-            for (old, _), row in zip(pairs, stored, strict=True)
-        ]
+        rows: list[Document] = []
+        updates = []
+        for old, new in pairs:
+            later = {"version": old["version"] + 1, "updated_time": self.now}
+            rows.append({**table.searched(new), **later})
+            updates.append({"q": {"_id": old["_id"], "version": old["version"]}, "u": rows[-1]})
         if updates and await self.tx.update(table.name, updates) != len(updates):
             raise TransactionLost("conflict", f"a row of {table.name} has changed")
-        return stored
+        return rows
 
-    async def _record(self, table: Table, versions: Iterable[tuple[Document, datetime]]) -> None:
+    async def _record(self, table: Table, rows: Iterable[Document], at: datetime) -> None:
         self.changed.add(table.name)
         history = table.resource.history
-        rows = [
-            {
-                **table.version(row),
-                **self.stamp,
-                "_id": new_id(),
-                history.field: row["_id"],
-                "effective_time": at,
-                "created_time": self.now,
-            }
-            for row, at in versions
-            if history is not None
+        if history is None:
+            return
+        stamp = {**self.stamp, "effective_time": at, "created_time": self.now}
+        versions = [
+            {**table.version(row), **stamp, "_id": new_id(), history.field: row["_id"]}
+            for row in rows
         ]
-        if history is not None and rows:
-            await self.tx.insert(history.collection, rows)
-
-    async def _record_deletion(self, table: Table, rows: Sequence[Document]) -> None:
-        """What was to come must not come either: it is unset at its time again."""
-        await self._record(
-            table,
-            [
-                (self._deleted(row), at)
-                for row in rows
-                for at in (self.now, *(i["effective_time"] for i in row.get("scheduled", ())))
-            ],
-        )
+        if versions:
+            await self.tx.insert(history.collection, versions)
 
     def _deleted(self, row: Document) -> Document:
+        """What was to come is forgotten with it."""
         deleted = {**row, "is_deleted": True, "deleted_time": self.now}
         deleted.pop("scheduled", None)
         return deleted
@@ -235,5 +205,5 @@ class Changes:
 def not_found(resource: Resource, row_id: object) -> DomainError:
     """RESOURCE_NOT_FOUND."""
     name = resource.collection
-    message = f"{name} has no row {row_id}"
-    return DomainError(Reason.RESOURCE_NOT_FOUND, message, {"resource": name, "id": row_id})
+    metadata = {"resource": name, "id": row_id}
+    return DomainError(Reason.RESOURCE_NOT_FOUND, f"{name} has no row {row_id}", metadata)

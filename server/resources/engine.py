@@ -10,19 +10,19 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from bson import ObjectId
 from google.protobuf.message import Message
 
 from server.kernel.clock import Clock
-from server.kernel.errors import DomainError, FieldViolation, Reason
+from server.kernel.errors import DomainError, Reason, refused
 from server.kernel.paging import PageTokens
 from server.kernel.principal import current_principal
 from server.mongo.database import Database
 from server.mongo.errors import DatabaseUnavailable, TransactionLost
 from server.resources.changes import Changes, not_found
-from server.resources.model import Document, Resource
+from server.resources.model import Resource
 from server.resources.reader import Page, Reader
 from server.resources.table import REQUESTS, Table
 
@@ -41,14 +41,6 @@ ANY_ROW: Final[Mapping[str, Any]] = {}
 _Answer = TypeVar("_Answer", bound=Message)
 Work = Callable[[Changes], Awaitable[_Answer]]
 Refresh = Callable[[], Awaitable[None]]
-
-
-class _Key(NamedTuple):
-    """A request's identity: `id` is "" where it has none, `fingerprint` stands for its payload."""
-
-    author: str
-    id: str
-    fingerprint: bytes
 
 
 class Resources:
@@ -74,7 +66,7 @@ class Resources:
         self._listeners.append((frozenset(one.collection for one in declared), refresh))
 
     async def run(
-        self, request: Message, answer: type[_Answer], work: Work[_Answer], author: str = ""
+        self, request: Any, answer: type[_Answer], work: Work[_Answer], author: str = ""
     ) -> _Answer:
         """Do `work` in one transaction, once for the request's request_id, and give its answer.
 
@@ -82,12 +74,12 @@ class Resources:
         unless given. Raises what `work` raises, REQUEST_ID_REUSED, CONTENTION, and
         DatabaseUnavailable, also when nobody knows whether a request without an id was stored.
         """
-        key = _key(request, author or current_principal().client_id)
+        author = author or current_principal().client_id
         for tries in range(MAX_TRIES):
             try:
-                made, changed = await self._attempt(request, key, answer, work)
+                made, changed = await self._attempt(request, answer, work, author)
             except TransactionLost as lost:
-                if lost.kind == "unknown" and not key.id:
+                if lost.kind == "unknown" and not request.request_id:
                     raise DatabaseUnavailable(str(lost)) from lost
                 await asyncio.sleep(random.uniform(0, BACKOFF_SECONDS * 2**tries))
                 continue
@@ -115,45 +107,27 @@ class Resources:
         return await self._reader.page(self.table(resource), request, within)
 
     async def _attempt(
-        self, request: Any, key: _Key, answer: type[_Answer], work: Work[_Answer]
+        self, request: Any, answer: type[_Answer], work: Work[_Answer], author: str
     ) -> tuple[_Answer, Iterable[str]]:
         """The answer, the first one for a replay, and the collections that were changed."""
-        now_ms = self._clock()
+        key = {"_id": f"{author}\0{request.request_id}"}
+        payload = request.SerializeToString(deterministic=True)
+        method = request.DESCRIPTOR.full_name
+        row = {**key, "method": method, "fingerprint": sha256(payload).digest()}
+        now_ms, reason = self._clock(), getattr(request, "reason", "")
         async with self._database.transaction() as tx:
-            known = await tx.find(REQUESTS, {"_id": key.id}) if key.id else []
+            known = await tx.find(REQUESTS, key) if request.request_id else []
             if known:
-                if known[0]["fingerprint"] != key.fingerprint:
-                    raise _reused(request.request_id)
+                if {**known[0], **row} != known[0]:
+                    metadata = {"request_id": request.request_id}
+                    text = "was used before with another payload"
+                    raise refused(Reason.REQUEST_ID_REUSED, "request_id", text, metadata)
                 return answer.FromString(known[0]["response"]), known[0]["changed"]
-            reason = getattr(request, "reason", "")
-            changes = Changes(tx, self._tables, now_ms, key.author, reason)
+            changes = Changes(tx, self._tables, now_ms, author, reason)
             made = await work(changes)
-            if key.id:
-                await tx.insert(REQUESTS, [_request_row(key, made, changes)])
+            if request.request_id:
+                row["response"] = made.SerializeToString()
+                row["changed"] = sorted(changes.changed)
+                row["expires_time"] = changes.now + timedelta(days=REQUEST_DAYS)
+                await tx.insert(REQUESTS, [row])
         return made, changes.changed
-
-
-def _request_row(key: _Key, answer: Message, changes: Changes) -> Document:
-    return {
-        "_id": key.id,
-        "fingerprint": key.fingerprint,
-        "response": answer.SerializeToString(),
-        "changed": sorted(changes.changed),
-        "expires_time": changes.now + timedelta(days=REQUEST_DAYS),
-    }
-
-
-def _key(request: Any, author: str) -> _Key:
-    payload = request.DESCRIPTOR.full_name.encode() + request.SerializeToString(deterministic=True)
-    name = f"{author}\0{request.request_id}" if request.request_id else ""
-    return _Key(author, name, sha256(payload).digest())
-
-
-def _reused(request_id: str) -> DomainError:
-    description = "was used before with another payload"
-    return DomainError(
-        Reason.REQUEST_ID_REUSED,
-        f"request_id {description}",
-        {"request_id": request_id},
-        violations=[FieldViolation("request_id", description)],
-    )

@@ -1,8 +1,8 @@
-"""Fields of a message as rows, filters and page tokens see them: where they are, of which kind."""
+"""Fields as filters and orders see them, and what their values are in a document."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from enum import Enum, auto
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from bson import ObjectId
@@ -11,52 +11,36 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 _CALLERS_OWN: Final = frozenset({"request_id", "client_id", "writer_id"})
 """Text wherever it stands, though it is called an id."""
 
-_INTEGERS: Final = frozenset(
-    (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT32)
-)
 _ALWAYS_SET: Final = frozenset(
     {"id", "created_time", "updated_time", "effective_time", "occurred_time"}
 )
 """In every document whose message has them. Where it is known, a page begins in an index."""
 
+_EQUALITY: Final = frozenset(("=", "!=", ":"))
+_ALL: Final = _EQUALITY | {"<", "<=", ">", ">="}
+_CONTAINS: Final = frozenset((":",))
+
+_ID_DIGITS = 24
+_FIRST_YEAR = 1970
 _UNSPECIFIED = "UNSPECIFIED"
 
 
-class Kind(Enum):
-    """What a field's values are, and so how they are written in a filter and in a page token."""
-
-    TEXT = auto()
-    ID = auto()
-    INTEGER = auto()
-    BOOLEAN = auto()
-    ENUM = auto()
-    TIME = auto()
-
-
 class Field(NamedTuple):
-    """A field by its path in the message; `key` is its path in a document.
+    """A field by its name; `key` is its name in a document, which may be without it: `nullable`.
 
-    `nullable`: a document may be without it. `numbers`: an enum's, by name in lower case.
+    `read` takes a filter's literal; ValueError says what it should be.
     """
 
-    path: str
+    name: str
     key: str
-    kind: Kind
-    repeated: bool
+    read: Callable[[str], Any]
+    operators: frozenset[str]
     nullable: bool
-    numbers: dict[str, int]
 
-    def to_token(self, value: Any) -> Any:
-        """A value from a document as JSON has it."""
-        if self.kind is Kind.TIME and value is not None:
-            return millis(value)
-        return str(value) if isinstance(value, ObjectId) else value
-
-    def from_token(self, value: Any) -> Any:
-        """The same value again."""
-        if value is not None and self.kind is Kind.TIME:
-            return date(value)
-        return ObjectId(value) if value is not None and self.kind is Kind.ID else value
+    @property
+    def is_text(self) -> bool:
+        """Whether it is one text, which may begin with another."""
+        return self.read is str and self.operators is _ALL
 
 
 def date(time_ms: int) -> datetime:
@@ -73,42 +57,39 @@ def millis(moment: datetime) -> int:
 def is_id(field: FieldDescriptor, text_ids: Iterable[str] = ()) -> bool:
     """Whether the field holds ObjectIds: text that is called an id and is not the caller's own."""
     name = field.name
-    return (
-        field.cpp_type == FieldDescriptor.CPPTYPE_STRING
-        and (name in ("id", "ids") or name.endswith(("_id", "_ids")))
-        and name not in _CALLERS_OWN
-        and name not in text_ids
-    )
+    is_called_so = name in ("id", "ids") or name.endswith(("_id", "_ids"))
+    is_text = field.cpp_type == FieldDescriptor.CPPTYPE_STRING
+    return is_text and is_called_so and name not in _CALLERS_OWN and name not in text_ids
 
 
-def fields_of(message: Any, paths: Iterable[str], text_ids: Iterable[str] = ()) -> dict[str, Field]:
-    """The fields at `paths`, by path. ValueError for one that cannot be compared."""
-    return {path: _field(message, path, text_ids) for path in paths}
+def is_a(field: FieldDescriptor, message: str) -> bool:
+    """Whether the field is a google.protobuf `message`."""
+    inside = field.message_type
+    return inside is not None and inside.full_name == f"google.protobuf.{message}"
 
 
-def _field(message: Any, path: str, text_ids: Iterable[str]) -> Field:
-    descriptor = message.fields_by_name[path]
-    kind = _kind(descriptor, text_ids)
-    nullable = path not in _ALWAYS_SET and (descriptor.has_presence or kind is Kind.ID)
-    numbers = _numbers(descriptor.enum_type) if descriptor.enum_type is not None else {}
-    key = "_id" if path == "id" else path
-    return Field(path, key, kind, descriptor.is_repeated, nullable, numbers)
+def fields_of(message: Any, names: Iterable[str], text_ids: Iterable[str] = ()) -> dict[str, Field]:
+    """These fields of a descriptor. ValueError for one that cannot be compared."""
+    return {name: _field(message.fields_by_name[name], text_ids) for name in names}
 
 
-def _kind(field: FieldDescriptor, text_ids: Iterable[str]) -> Kind:
-    if field.cpp_type in _INTEGERS:
-        return Kind.INTEGER
-    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-        return Kind.ID if is_id(field, text_ids) else Kind.TEXT
-    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
-        return Kind.BOOLEAN
-    if field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:
-        return Kind.ENUM
-    if (
-        field.message_type is not None
-        and field.message_type.full_name == "google.protobuf.Timestamp"
-    ):
-        return Kind.TIME
+def _field(field: FieldDescriptor, text_ids: Iterable[str]) -> Field:
+    key = "_id" if field.name == "id" else field.name
+    read = _reader(field, text_ids)
+    operators = _ALL if read in (str, _integer, _time) else _EQUALITY
+    nullable = field.name not in _ALWAYS_SET and (field.has_presence or read is _id)
+    return Field(field.name, key, read, _CONTAINS if field.is_repeated else operators, nullable)
+
+
+def _reader(field: FieldDescriptor, text_ids: Iterable[str]) -> Callable[[str], Any]:
+    if is_id(field, text_ids):
+        return _id
+    if field.enum_type is not None:
+        return partial(_enum, _numbers(field.enum_type))
+    if is_a(field, "Timestamp"):
+        return _time
+    if field.cpp_type in _READERS:
+        return _READERS[field.cpp_type]
     raise ValueError(f"{field.full_name} cannot be filtered or sorted by")
 
 
@@ -116,5 +97,47 @@ def _numbers(enum: EnumDescriptor) -> dict[str, int]:
     """By full name and by what follows the enum's own prefix: ai_model_kind_llm, llm."""
     prefix = enum.values_by_number[0].name.removesuffix(_UNSPECIFIED)
     full = {value.name.lower(): value.number for value in enum.values}
-    short = {value.name.removeprefix(prefix).lower(): value.number for value in enum.values}
-    return {**short, **full}
+    return {name.removeprefix(prefix.lower()): number for name, number in full.items()} | full
+
+
+def _enum(numbers: dict[str, int], text: str) -> int:
+    if text.lower() not in numbers:
+        raise ValueError(f"there is no {text}")
+    return numbers[text.lower()]
+
+
+def _integer(text: str) -> int:
+    if not (text.isascii() and text.removeprefix("-").isdigit() and -(2**63) <= int(text) < 2**63):
+        raise ValueError("expected a whole number")
+    return int(text)
+
+
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return text == "true"
+
+
+def _id(text: str) -> ObjectId | None:
+    """None for "": unset."""
+    if text and not (len(text) == _ID_DIGITS and ObjectId.is_valid(text)):
+        raise ValueError("expected an id of 24 hex digits")
+    return ObjectId(text) if text else None
+
+
+def _time(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.year > _FIRST_YEAR:
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("expected a time like 2026-01-31T00:00:00Z")
+
+
+_READERS: Final[dict[int, Callable[[str], Any]]] = {
+    FieldDescriptor.CPPTYPE_STRING: str,
+    FieldDescriptor.CPPTYPE_BOOL: _boolean,
+    FieldDescriptor.CPPTYPE_INT32: _integer,
+    FieldDescriptor.CPPTYPE_INT64: _integer,
+}

@@ -57,9 +57,9 @@ class Reference:
 class History:
     """An immutable row per change: all fields, whose row it is (`field`), effective_time, why.
 
-    `scheduled` fields may be set ahead of time, and are unset in the history of a deleted row.
-    Only they are to be read by effective_time. Two rows of one effective_time: the later
-    created_time counts. `filterable` is beside `field`, effective_time and created_time.
+    `scheduled` fields may be set ahead of time, and are unset in the history of a deletion, which
+    ends what was to come. Only they are to be read by effective_time, in the order of writing.
+    `filterable` is beside `field`, effective_time and created_time.
     """
 
     message: type[Message]

@@ -6,14 +6,14 @@ from typing import Any, Final, NamedTuple
 from bson import ObjectId
 
 from server.kernel.clock import Clock
-from server.kernel.errors import DomainError, FieldViolation, Reason
+from server.kernel.errors import Reason, refused
 from server.kernel.paging import PageTokens, page_size
 from server.mongo.database import Database
 from server.mongo.errors import reachable
 from server.resources.fields import date
-from server.resources.filter import parse_filter
-from server.resources.listing import parse_order, searching
+from server.resources.filter import begins_with, parse_filter
 from server.resources.model import Document
+from server.resources.order import parse_order
 from server.resources.schedule import fold
 from server.resources.table import EITHER, Table
 
@@ -52,22 +52,24 @@ class Reader:
 
     async def page(self, table: Table, request: Any, within: Mapping[str, Any]) -> Page:
         """What the List request asks for, of the rows that `within` matches."""
-        order = table.order
-        if request.order_by:
-            order = parse_order(request.order_by, table.sortable)
-        expand = getattr(request, "expand", ())
-        query = _query(table, request, within)
+        order = parse_order(request.order_by, table.sortable) if request.order_by else table.order
+        query, expand = _query(table, request, within), getattr(request, "expand", ())
         bound = f"{request.DESCRIPTOR.full_name}\0{order.sort}\0{query}"
         cursor = self._tokens.read(bound, request.page_token)
         size = page_size(request.page_size, MAX_PAGE_SIZE)
-        wanted = query if cursor is None else {"$and": [query, order.after(cursor)]}
+        wanted = {"$and": [query, order.after(cursor[0])]} if cursor else query
         # One more than the page says whether there is a next one.
         rows = await self._find(table, wanted, order.sort, size + 1, expand)
         messages = _fitting([self._decode(table, row, expand) for row in rows[:size]])
-        more = len(rows) > len(messages)
-        token = self._tokens.make(bound, order.cursor(rows[len(messages) - 1])) if more else ""
-        total = await self._count(table, query) if request.with_total_size else 0
-        return Page(messages, token, total)
+        last: list[str | int] | None = None
+        if len(rows) > len(messages):
+            last = [order.cursor(rows[len(messages) - 1])]
+        total = 0
+        if request.with_total_size:
+            with reachable():
+                collection = self._database.collection(table.name)
+                total = await collection.count_documents(query, limit=MAX_TOTAL_SIZE)
+        return Page(messages, self._tokens.next(bound, last), total)
 
     async def _find(
         self, table: Table, query: Document, sort: Document, limit: int, expand: Sequence[str]
@@ -76,16 +78,10 @@ class Reader:
         joins = [_join(table, name) for name in expand]
         with reachable():
             if not joins:
-                return await collection.find(
-                    query, sort=list(sort.items()), limit=limit, batch_size=limit
-                ).to_list()
+                found = collection.find(query, sort=sort, limit=limit, batch_size=limit)
+                return await found.to_list()
             stages: list[Document] = [{"$match": query}, {"$sort": sort}, {"$limit": limit}, *joins]
             return await (await collection.aggregate(stages)).to_list()
-
-    async def _count(self, table: Table, query: Document) -> int:
-        with reachable():
-            found = self._database.collection(table.name)
-            return await found.count_documents(query, limit=MAX_TOTAL_SIZE)
 
     def _decode(self, table: Table, row: Document, expand: Sequence[str] = ()) -> Any:
         """As of now: what is due is in force, in the rows referred to as well."""
@@ -98,22 +94,19 @@ class Reader:
 
 
 def _query(table: Table, request: Any, within: Mapping[str, Any]) -> Document:
-    conditions = [within] if within else []
-    if not table.resource.read_only:
-        conditions.append({"is_deleted": EITHER if request.show_deleted else False})
-    if request.filter:
-        conditions.append(parse_filter(request.filter, table.filterable))
-    if getattr(request, "search", ""):
-        conditions.append(searching(request.search))
-    return {"$and": conditions} if conditions else {}
+    search = getattr(request, "search", "").casefold()
+    live = {} if table.resource.read_only else {"is_deleted": False}
+    if live and request.show_deleted:
+        live = {"is_deleted": EITHER}
+    found = {"search_keys": {"$elemMatch": begins_with(search)}} if search else {}
+    asked = parse_filter(request.filter, table.filterable)
+    return {"$and": [part for part in (within, live, asked, found) if part] or [{}]}
 
 
 def _join(table: Table, name: str) -> Document:
     reference = table.expand.get(name)
     if reference is None:
-        message = f"expand: there is no {name} to fill in"
-        violation = FieldViolation("expand", f"{name} is no reference")
-        raise DomainError(Reason.EXPAND_INVALID, message, {"path": name}, violations=[violation])
+        raise refused(Reason.EXPAND_INVALID, "expand", f"no reference is {name}", {"path": name})
     source = {"from": reference.collection, "localField": reference.field, "foreignField": "_id"}
     return {"$lookup": {**source, "as": name}}
 
