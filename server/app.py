@@ -8,7 +8,7 @@ the callers are told, then the loops stop, then the database is let go.
 
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +57,7 @@ from server.kernel.errors import DomainError, Reason
 from server.kernel.paging import PageTokens
 from server.kernel.principal import ADMIN
 from server.kernel.tasks import Background
+from server.ledger.alerts import Alert
 from server.ledger.committer import Committer
 from server.ledger.hold_service import HoldLedger
 from server.ledger.metrics import LedgerMetrics
@@ -64,10 +65,17 @@ from server.ledger.reader import LedgerReader
 from server.ledger.service import Ledger
 from server.ledger.statements import StatementReader
 from server.ledger.store import COLLECTIONS as LEDGER_COLLECTIONS
-from server.ledger.store import WALLET_CHANGED, LedgerStore, OutboxDocument
+from server.ledger.store import (
+    WALLET_ALERTS,
+    WALLET_CHANGED,
+    LedgerStore,
+    OutboxDocument,
+    alert_document,
+)
 from server.ledger.trial_balance import TrialBalance
 from server.messaging.consumers import Consumers
 from server.messaging.dispatcher import Dispatcher
+from server.messaging.local import LocalBus
 from server.messaging.outbox import OUTBOX, Outbox
 from server.messaging.store import COLLECTIONS as MESSAGING_COLLECTIONS
 from server.mongo.client import connect
@@ -88,11 +96,17 @@ from server.rpc.logs import EventLog
 from server.rpc.server import CannotServeError, RpcServer, Tls
 from server.rpc.telemetry import Telemetry
 from server.rpc.validation import warm
+from server.wallet.alerts import COLLECTIONS as ALERT_COLLECTIONS
+from server.wallet.alerts import CONSUMER as ALERTS_CONSUMER
+from server.wallet.alerts import WalletAlerts
 from server.wallet.resume_tokens import ResumeTokens
 from server.wallet.servicer import WalletServicer
 from server.wallet.signing import Signer
 from server.wallet.statement_servicer import StatementServicer
 from server.wallet.watches import WalletWatches
+from server.workers.expiry import ExpiryWorker
+from server.workers.lease import COLLECTIONS as LEASE_COLLECTIONS
+from server.workers.lease import Lease
 
 LOCAL_CLIENT = "local"
 """Whose key `make run` makes."""
@@ -108,6 +122,8 @@ COLLECTIONS = (
     *(collection for resource in RESOURCES for collection in collections(resource)),
     *AUTH_COLLECTIONS,
     *MESSAGING_COLLECTIONS,
+    *ALERT_COLLECTIONS,
+    *LEASE_COLLECTIONS,
 )
 
 
@@ -200,7 +216,12 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     consumers, realtime = Consumers(), LocalRealtime()
     consumers.add(REALTIME_CONSUMER, [WALLET_CHANGED], WalletChanges(realtime).handle)
     dispatcher = Dispatcher(database, consumers, clock)
-    store = LedgerStore(database, _Announcer(Outbox(consumers, clock), dispatcher))
+    outbox = Outbox(consumers, clock)
+    alerts = WalletAlerts(
+        database, _AlertBus(LocalBus(database, consumers, outbox, dispatcher)), clock
+    )
+    consumers.add(ALERTS_CONSUMER, [WALLET_ALERTS], alerts.handle)
+    store = LedgerStore(database, _Announcer(outbox, dispatcher))
     committer = Committer(store, clock, LedgerMetrics(telemetry.metrics.registry))
     ledger = Ledger(committer, store, clock)
     reader = LedgerReader(database, clock)
@@ -222,7 +243,7 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
         ResumeTokens(tokens, clock),
         clock,
     )
-    wallets = WalletServicer(ledger, reader, watches, tokens, clock)
+    wallets = WalletServicer(ledger, reader, watches, alerts, tokens, clock)
     rpc.add(add_WalletServiceServicer_to_server, wallets)
     statements = StatementServicer(
         StatementReader(database, reader),
@@ -255,6 +276,9 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
             )
         ]
     )
+    lease = Lease(database, "expiry", clock)
+    worker = ExpiryWorker(ledger, reader, alerts, lease, clock, settings.expiry_notice_days)
+    background.start("expiries", worker.run())
     background.start("prices", prices.run())
     background.start("catalog", catalog.run())
     background.start("keys", auth.run())
@@ -268,6 +292,17 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
 
 def _every_model(_value: str) -> bool:
     return True
+
+
+class _AlertBus:
+    """Alerts that no transaction brought, on the topic of those that one did."""
+
+    def __init__(self, bus: LocalBus) -> None:
+        self._bus = bus
+
+    async def publish(self, alerts: Sequence[Alert]) -> None:
+        payload = {"alerts": [alert_document(alert) for alert in alerts]}
+        await self._bus.publish(WALLET_ALERTS, "", payload)
 
 
 class _Announcer:

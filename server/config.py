@@ -21,6 +21,8 @@ GATEWAY_SETTINGS: Final = frozenset({"ZAAZ_GRPC_TARGET", "ZAAZ_GRPC_CA", "ZAAZ_G
 """Read by the gateway, which refuses what it does not know under its prefix."""
 
 MIN_SECRET_CHARACTERS: Final = 32
+MAX_NOTICES: Final = 8
+MAX_NOTICE_DAYS: Final = 365
 REFLECTION_MODES: Final = ("auto", "on", "off")
 
 
@@ -44,6 +46,7 @@ class Settings:
     plaintext: str = ""
     reflection: str = "auto"
     log_level: str = "INFO"
+    expiry_notice_days: tuple[int, ...] = (7, 1)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -148,6 +151,18 @@ def _secret(text: str) -> str:
     return text
 
 
+def _days(text: str) -> tuple[int, ...]:
+    days = [part.strip() for part in text.split(",")] if text else []
+    if len(days) > MAX_NOTICES or not all(
+        day.isascii() and day.isdigit() and 1 <= int(day) <= MAX_NOTICE_DAYS for day in days
+    ):
+        raise ValueError(
+            f"must be at most {MAX_NOTICES} numbers of days from 1 to {MAX_NOTICE_DAYS},"
+            " with commas between"
+        )
+    return tuple(sorted({int(day) for day in days}, reverse=True))
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -170,6 +185,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
     "ZAAZ_PLAINTEXT": _one_of("", TRUSTED_NETWORK),
     "ZAAZ_REFLECTION": _one_of(*REFLECTION_MODES),
     "ZAAZ_LOG_LEVEL": _one_of(*LEVELS),
+    "ZAAZ_EXPIRY_NOTICE_DAYS": _days,
 }
 
 NAMES: Final = frozenset(_PARSERS)

@@ -74,6 +74,7 @@ def test_everything_set(tmp_path: Path) -> None:
         "ZAAZ_PLAINTEXT": "trusted-network",
         "ZAAZ_REFLECTION": "on",
         "ZAAZ_LOG_LEVEL": "DEBUG",
+        "ZAAZ_EXPIRY_NOTICE_DAYS": "1, 30",
     }
 
     settings = Settings.from_environment(environment)
@@ -92,6 +93,7 @@ def test_everything_set(tmp_path: Path) -> None:
         plaintext="trusted-network",
         reflection="on",
         log_level="DEBUG",
+        expiry_notice_days=(30, 1),
     )
 
 
@@ -114,6 +116,9 @@ def test_everything_set(tmp_path: Path) -> None:
         ("ZAAZ_PLAINTEXT", "yes"),
         ("ZAAZ_REFLECTION", "true"),
         ("ZAAZ_LOG_LEVEL", "info"),
+        ("ZAAZ_EXPIRY_NOTICE_DAYS", "7;1"),
+        ("ZAAZ_EXPIRY_NOTICE_DAYS", "0"),
+        ("ZAAZ_EXPIRY_NOTICE_DAYS", "1,2,3,4,5,6,7,8,9"),
     ],
 )
 def test_a_malformed_value_is_named_and_told_what_is_right(name: str, value: str) -> None:

@@ -1,10 +1,10 @@
 """zaaz.wallet.v1.WalletService: between the contract's messages and the ledger."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from zaaz.ledger.v1 import wallet_pb2
+from zaaz.ledger.v1 import wallet_alert_pb2, wallet_pb2
 from zaaz.wallet.v1 import wallet_service_pb2 as pb
 from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceServicer
 
@@ -12,15 +12,19 @@ from server.kernel.clock import Clock
 from server.kernel.errors import DomainError, FieldViolation, Reason, field_invalid
 from server.kernel.paging import PageTokens, page_size
 from server.kernel.principal import current_principal
+from server.kernel.timestamps import timestamp
+from server.ledger.dates import milliseconds
 from server.ledger.messages import wallet_message
 from server.ledger.model import Wallet
 from server.ledger.operations import ChangeSettings
 from server.ledger.reader import LedgerReader
 from server.ledger.service import Caller, Ledger
 from server.ledger.verify import verify
+from server.wallet.alerts import WalletAlerts, place
 from server.wallet.watches import WalletWatches
 
 MAX_PAGE_SIZE = 500
+MAX_ALERTS_PAGE_SIZE = 1_000
 SETTINGS = ("overdraft_policy", "low_balance_threshold_micros")
 """What UpdateWallet may change."""
 
@@ -33,12 +37,14 @@ class WalletServicer(WalletServiceServicer):
         ledger: Ledger,
         reader: LedgerReader,
         watches: WalletWatches,
+        alerts: WalletAlerts,
         page_tokens: PageTokens,
         clock: Clock,
     ) -> None:
         self._ledger = ledger
         self._reader = reader
         self._watches = watches
+        self._alerts = alerts
         self._page_tokens = page_tokens
         self._clock = clock
 
@@ -49,6 +55,20 @@ class WalletServicer(WalletServiceServicer):
         caller = Caller(current_principal().client_id, request.request_id)
         wallet = await self._ledger.open_wallet(caller, request.user_id, request.email)
         return pb.CreateWalletResponse(wallet=self._message(wallet))
+
+    async def ListWalletAlerts(
+        self, request: pb.ListWalletAlertsRequest, context: Any
+    ) -> pb.ListWalletAlertsResponse:
+        """One page of what users should know, newest first."""
+        query = f"ListWalletAlerts\0{request.user_id}"
+        after = self._page_tokens.read(query, request.page_token)
+        size = page_size(request.page_size, MAX_ALERTS_PAGE_SIZE)
+        rows = await self._alerts.page(request.user_id, after, size + 1)
+        cursor = place(rows[size - 1]) if len(rows) > size else None
+        return pb.ListWalletAlertsResponse(
+            wallet_alerts=[_alert(row) for row in rows[:size]],
+            next_page_token=self._page_tokens.next(query, cursor),
+        )
 
     async def GetWallet(self, request: pb.GetWalletRequest, context: Any) -> pb.GetWalletResponse:
         """The wallet with what is due expired."""
@@ -138,3 +158,19 @@ def _settings_version(etag: str) -> int | None:
         return None
     # No settings have version -1: an etag that none ever had matches none.
     return int(etag) if etag.isascii() and etag.isdigit() else -1
+
+
+def _alert(row: Mapping[str, Any]) -> wallet_alert_pb2.WalletAlert:
+    grant_id = row["grant_id"]
+    return wallet_alert_pb2.WalletAlert(
+        id=str(row["_id"]),
+        kind=row["kind"],
+        user_id=str(row["user_id"]),
+        user_wallet_id=str(row["user_wallet_id"]),
+        sequence=row["sequence"],
+        credits_micros=row["credits_micros"],
+        grant_id="" if grant_id is None else str(grant_id),
+        days=row["days"],
+        time=timestamp(milliseconds(row["time"])),
+        expires_time=timestamp(milliseconds(row["expires_time"])),
+    )

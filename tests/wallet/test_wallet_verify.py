@@ -153,7 +153,10 @@ WALLET: dict[str, tuple[Tampering, Callable[[Row], set[str]]]] = {
         lambda row: row.wallet({"$inc": {"debt_micros": 1}}),
         lambda _: {"debt_micros", "grants less debt"},
     ),
-    "held": (lambda row: row.wallet({"$inc": {"held_micros": 1}}), lambda _: {"held_micros"}),
+    "held": (
+        lambda row: row.wallet({"$inc": {"held_micros": 1}}),
+        lambda _: {"held_micros", "sum of holds"},
+    ),
     "chain": (lambda row: row.wallet({"$set": {"chain": bytes(32)}}), lambda _: {"chain"}),
     "sequence": (lambda row: row.wallet({"$inc": {"sequence": 1}}), lambda _: {"sequence"}),
     "grant": (
