@@ -9,10 +9,15 @@ import os
 import random
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
 
 import pytest
 
+from tests.conftest import MongoClient
 from tests.run.command import Command, free_port
+from tests.serving import SECRET, make_key
 
 
 @pytest.fixture
@@ -46,3 +51,31 @@ async def server(embedded: Command) -> Command:
     if not embedded.is_running:
         await embedded.start()
     return embedded
+
+
+class OwnServer(NamedTuple):
+    """A server on a database that outlives it, and a key for it."""
+
+    command: Command
+    key: str
+    database: str
+
+
+@pytest.fixture
+async def own_server(
+    mongo_url: str, mongo_client: MongoClient, tmp_path: Path
+) -> AsyncIterator[OwnServer]:
+    """One that serves."""
+    name = f"test_{uuid4().hex[:16]}"
+    server = Command(
+        tmp_path / "data",
+        tmp_path / "stderr",
+        grpc_address=f"127.0.0.1:{free_port()}",
+        mongo_url=mongo_url,
+        mongo_database=name,
+        secret=SECRET,
+    )
+    await server.start()
+    yield OwnServer(server, await make_key(mongo_url, name, "tests", ["admin"]), name)
+    await server.clean_up()
+    await mongo_client.drop_database(name)

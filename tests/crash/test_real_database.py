@@ -8,50 +8,25 @@ waits. So each blow may cost half a minute, and there are fewer of them here.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
-from uuid import uuid4
 
-import pytest
 from zaaz_client import ZaazClient
 
-from tests.conftest import MongoClient
 from tests.crash.books import assert_billed_exactly_once, fund, next_offset
+from tests.crash.conftest import OwnServer
 from tests.crash.killer import Killer, Victim
 from tests.crash.test_usage_stream import SETTINGS, deliver
 from tests.crash.trace import make_workload
-from tests.run.command import Command, free_port
-from tests.serving import SECRET, connected, make_key, new_key
+from tests.serving import connected, new_key
 
 EVENTS = 4_000
 USERS = 10
 DELIVERY_SECONDS = 120.0
 
 
-@pytest.fixture
-async def own_server(
-    mongo_url: str, mongo_client: MongoClient, tmp_path: Path
-) -> AsyncIterator[tuple[Command, str]]:
-    """A server on a database that stays, and a key for it."""
-    name = f"test_{uuid4().hex[:16]}"
-    server = Command(
-        tmp_path / "data",
-        tmp_path / "stderr",
-        grpc_address=f"127.0.0.1:{free_port()}",
-        mongo_url=mongo_url,
-        mongo_database=name,
-        secret=SECRET,
-    )
-    await server.start()
-    yield server, await make_key(mongo_url, name, "tests", ["admin"])
-    await server.clean_up()
-    await mongo_client.drop_database(name)
-
-
 async def test_server_is_killed_and_its_database_is_not(
-    own_server: tuple[Command, str], rng: random.Random, rounds: int
+    own_server: OwnServer, rng: random.Random, rounds: int
 ) -> None:
-    server, key = own_server
+    server, key, _ = own_server
     rounds = max(1, rounds // 3)
     target, writer_id = server.ready["grpc"], new_key()
     workload = make_workload(EVENTS, USERS, rng)
