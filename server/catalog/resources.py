@@ -5,9 +5,9 @@ from typing import Final
 from zaaz.catalog.v1.feature_endpoint_pb2 import FeatureEndpoint, FeatureEndpointHistory
 from zaaz.catalog.v1.feature_pb2 import Feature
 
-from server.catalog.marks import mark_changed
 from server.catalog.tree import FEATURES as FEATURES_COLLECTION
 from server.catalog.tree import guard_feature
+from server.catalog.versions import HISTORIES, guard_endpoint
 from server.resources.model import History, Reference, Resource, Unique
 
 FEATURES: Final = Resource(
@@ -40,10 +40,10 @@ FEATURE_ENDPOINTS: Final = Resource(
     searchable=("name", "value"),
     output_only=("feature",),
     immutable=("value",),
-    guard=mark_changed,
+    guard=guard_endpoint,
     history=History(
         FeatureEndpointHistory,
-        "feature_endpoint_histories",
+        HISTORIES,
         "feature_endpoint_id",
         scheduled=("credits_micros",),
         filterable=("value",),

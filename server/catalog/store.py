@@ -1,5 +1,6 @@
 """What the book of endpoints is read from."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from server.catalog.endpoints import (
 )
 from server.catalog.marks import REVISIONS
 from server.catalog.resources import FEATURE_ENDPOINTS, FEATURES
+from server.catalog.versions import HISTORIES
 from server.mongo.database import Database
 from server.mongo.errors import reachable
 from server.resources.fields import millis
@@ -24,7 +26,7 @@ MAX_ROWS: Final = 20_000
 MAX_VERSIONS: Final = 100_000
 """History rows that are read into a book: the latest ones."""
 
-HISTORIES: Final = "feature_endpoint_histories"
+_log = logging.getLogger(__name__)
 
 Document = dict[str, Any]
 Revision = tuple[tuple[int, int], ...]
@@ -63,7 +65,10 @@ class CatalogStore:
     async def _find(self, name: str, query: Document, *fields: str) -> list[Document]:
         with reachable():
             cursor = self._database.collection(name).find(query, dict.fromkeys(fields, 1))
-            return await cursor.limit(MAX_ROWS).to_list()
+            rows = await cursor.limit(MAX_ROWS + 1).to_list()
+        if len(rows) > MAX_ROWS:
+            _log.error("only %d rows of %s are in the book of endpoints", MAX_ROWS, name)
+        return rows[:MAX_ROWS]
 
     async def _versions(self) -> list[Document]:
         """In the order in which they were written."""

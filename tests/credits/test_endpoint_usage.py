@@ -173,6 +173,22 @@ class TestTime:
         rows = await clocked.transactions(user_id)
         assert [row.decrease_source for row in rows[1:]] == [old.id, new.id]
 
+    async def test_a_new_one_does_not_begin_in_the_time_of_an_old_one(
+        self, clocked: Served, manual_clock: ManualClock
+    ) -> None:
+        old = await new_endpoint(clocked, 5)
+        manual_clock.advance(HOUR_MS)
+        end_ms = manual_clock.now_ms
+        await delete_endpoint(clocked, old.id)
+        manual_clock.advance(HOUR_MS)
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await new_endpoint(clocked, 8, value=old.value, effective_ms=end_ms - 1)
+        assert reason_of(refusal.value) == "FIELD_INVALID"
+        user_id = await clocked.new_wallet(1_000)
+        await new_endpoint(clocked, 8, value=old.value, effective_ms=end_ms)
+        assert await billed(clocked, user_id, old.value, end_ms - 1) == 5
+        assert await billed(clocked, user_id, old.value, end_ms) == 8
+
     async def test_usage_of_one_that_was_purged_since(
         self, clocked: Served, manual_clock: ManualClock
     ) -> None:
