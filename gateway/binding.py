@@ -57,6 +57,7 @@ class Binding:
         self._body = route.body
         streamed = route.method.client_streaming
         self._read = None if streamed else _reader(request, route.body, decoders)
+        self.takes_raw_body = not streamed and _is_raw(request, route.body)
         self._mutates = route.verb not in _SAFE
         self._has_request_id = self._mutates and _is_string(request, REQUEST_ID)
         self._etag_in = _etag_place(request, route.body)
@@ -201,13 +202,19 @@ def _etag_place(request: Descriptor, body: str) -> str | None:
 def _reader(request: Descriptor, body: str, decoders: Decoders) -> _Read | None:
     if not body:
         return None
-    message = request if body == WHOLE else _field(request, body).message_type
-    if message is not None and message.full_name == HTTP_BODY:
+    if _is_raw(request, body):
         return _raw_reader(body)
     if body == WHOLE:
         return _json_reader(decoders.message(request).fill)
     put = decoders.field(_field(request, body))
     return _json_reader(lambda message, document: put(message, document, ""))
+
+
+def _is_raw(request: Descriptor, body: str) -> bool:
+    if not body:
+        return False
+    message = request if body == WHOLE else _field(request, body).message_type
+    return message is not None and message.full_name == HTTP_BODY
 
 
 def _json_reader(fill: Callable[[Any, Any], None]) -> _Read:

@@ -40,6 +40,14 @@ _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
 
 
+HEADER_PREFIX: Final = "http-"
+"""Before the names of headers that go on to the server as they came."""
+MAX_HEADER_BYTES_PASSED: Final = 8 * 1024
+"""Of all of them. The server takes 16 KiB of metadata."""
+_NEVER_PASSED: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
+_METADATA_NAME: Final = re.compile(rb"[a-z0-9_.-]+(?<!-bin)")
+
+
 class Exchange:
     """A request on its way to an answer, with what ties its traces together."""
 
@@ -78,9 +86,25 @@ class Exchange:
         credentials = self.head.get(b"authorization")
         if credentials is None:
             return ids
-        if not (credentials.isascii() and credentials.isprintable()):
+        if not _is_plain(credentials):
             raise field_invalid("authorization", "must be printable ASCII")
         return (("authorization", credentials), *ids)
+
+    def all_headers(self) -> list[tuple[str, str]]:
+        """Every header as metadata, but for credentials.
+
+        For methods that take a body raw: who signs one (a payment provider) signs
+        headers as well, and which ones only the service knows.
+        """
+        passed, size = [], 0
+        for name, value in self.scope["headers"]:
+            size += len(name) + len(value)
+            if size > MAX_HEADER_BYTES_PASSED:
+                break
+            text = value.decode("latin-1")
+            if name not in _NEVER_PASSED and _METADATA_NAME.fullmatch(name) and _is_plain(text):
+                passed.append((HEADER_PREFIX + name.decode(), text))
+        return passed
 
     async def read_body(self, limit_bytes: int = MAX_BODY_BYTES) -> bytes:
         """The whole body. A Refusal past the limit, ClientDisconnect if it never came."""
@@ -148,6 +172,10 @@ class Exchange:
         """The answer that a refusal is."""
         status, headers, body = refusal.answer()
         await self.answer(status, headers, body)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def _request_id(given: str) -> str:

@@ -36,12 +36,13 @@ class Unary:
     async def __call__(self, exchange: Exchange, segments: Sequence[str]) -> None:
         """Answers. `segments` are the path's as they were sent."""
         request, key = await self._binding.bind(exchange, segments)
+        metadata = exchange.metadata()
+        if self._binding.takes_raw_body:
+            metadata = (*metadata, *exchange.all_headers())
         named = [(b"idempotency-key", key.encode())] if key else []
         try:
             response = await self._call(
-                request,
-                timeout=timeout_seconds(exchange),
-                metadata=exchange.metadata(),
+                request, timeout=timeout_seconds(exchange), metadata=metadata
             )
         except grpc.aio.AioRpcError as error:
             refusal = of_call(error)

@@ -76,7 +76,7 @@ class _Gateway:
                 delay = FIRST_RESTART_DELAY_SECONDS
             await asyncio.sleep(delay)
             delay = min(delay * 2, MAX_RESTART_DELAY_SECONDS)
-            with contextlib.suppress(CannotServeError):
+            with contextlib.suppress(CannotServeError, OSError):
                 self.process, _ = await _start(self._environment)
 
 

@@ -61,6 +61,7 @@ class Echo:
         self.bytes_sent = 0
         self.upload_ended = asyncio.Event()
         self.bytes_heard = 0
+        self.metadata: list[tuple[str, str | bytes]] = []
         self.announced_bytes = ""
 
     async def put_everything(self, request: Any, _context: Any) -> Any:
@@ -118,7 +119,8 @@ class Echo:
             "FailResponse", metadata=metadata, time_remaining=context.time_remaining() or 0
         )
 
-    async def receive(self, request: Any, _context: Any) -> Any:
+    async def receive(self, request: Any, context: Any) -> Any:
+        self.metadata = list(context.invocation_metadata())
         data = request.source.encode() + b":" + request.payload.data
         return httpbody_pb2.HttpBody(content_type=request.payload.content_type, data=data)
 

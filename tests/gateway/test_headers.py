@@ -316,3 +316,36 @@ class TestCodings:
         }
 
         assert len(tags) == 2
+
+
+class TestRawBodies:
+    async def test_whoever_checks_a_signature_gets_every_header(
+        self, own: Client, echo: Echo
+    ) -> None:
+        headers = {
+            b"Stripe-Signature": b"t=1,v1=ab",
+            b"Authorization": b"Bearer secret",
+            b"Cookie": b"secret",
+            b"X-Odd": "\u00e9".encode("latin-1"),
+            b"X-Raw-Bin": b"x",
+        }
+
+        answer = await own.post("/api/hooks/stripe", content=b"{}", headers=headers)
+
+        assert answer.status_code == 200
+        passed = {name: value for name, value in echo.metadata if name.startswith("http-")}
+        assert passed["http-stripe-signature"] == "t=1,v1=ab"
+        assert "secret" not in passed.values()
+        assert not {"http-x-odd", "http-x-raw-bin"} & passed.keys()
+
+    async def test_they_are_bounded(self, own: Client, echo: Echo) -> None:
+        headers = {"x-first": "1", "x-much": "m" * 9_000}
+        answer = await own.post("/api/hooks/stripe", content=b"{}", headers=headers)
+
+        assert answer.status_code == 200
+        assert "http-x-much" not in dict(echo.metadata)
+
+    async def test_others_get_none(self, echoed: Client) -> None:
+        _, metadata = await told(echoed, **{"stripe-signature": "x"})
+
+        assert not [name for name in metadata if name.startswith("http-")]
