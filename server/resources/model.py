@@ -59,7 +59,8 @@ class History:
 
     `scheduled` fields may be set ahead of time, and are unset in the history of a deletion, which
     ends what was to come. Only they are to be read by effective_time, in the order of writing.
-    `filterable` is beside `field`, effective_time and created_time.
+    `filterable` is beside `field`, effective_time and created_time,
+    `indexes` beside theirs.
     """
 
     message: type[Message]
@@ -67,6 +68,7 @@ class History:
     field: str
     scheduled: tuple[str, ...] = ()
     filterable: tuple[str, ...] = ()
+    indexes: tuple[Index, ...] = ()
 
     def resource(self) -> "Resource":
         """The history as a resource of its own, which can be listed and read."""
@@ -76,6 +78,7 @@ class History:
             self.collection,
             filterable=(self.field, *self.filterable, *times),
             sortable=times,
+            indexes=self.indexes,
             read_only=True,
         )
 
