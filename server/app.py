@@ -259,7 +259,11 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     process = CreditsProcessServicer(
         holds,
         reader,
-        Entitlements(pricing, lambda value: catalog.book.find(value), _every_model),
+        Entitlements(
+            pricing,
+            lambda value: catalog.book.find(value),
+            lambda value: prices.book.is_active(value),
+        ),
         Explainer(reader, pricing, lambda: prices.book, lambda: catalog.book),
         tokens,
         clock,
@@ -288,10 +292,6 @@ async def _add_services(rpc: RpcServer, auth: AuthService, foundation: _Foundati
     background.start("watched versions", watches.sweep())
     background.start("watches' end", watches.end_with(drain.started))
     return realtime
-
-
-def _every_model(_value: str) -> bool:
-    return True
 
 
 class _AlertBus:

@@ -12,7 +12,7 @@ from zaaz.credits.v1.billing_setting_pb2 import (
 )
 from zaaz.credits.v1.credits_profit_pb2 import CreditsProfit, CreditsProfitHistory
 
-from server.credits.prices.revisions import number
+from server.credits.prices.revisions import BY_REVISION, number
 from server.kernel.errors import DomainError, Reason, field_invalid
 from server.resources.changes import Changes
 from server.resources.model import Document, History, Reference, Resource, Unique
@@ -100,6 +100,7 @@ AI_MODEL: Final = Resource(
         "ai_model_id",
         scheduled=("prices",),
         filterable=("value",),
+        indexes=BY_REVISION,
     ),
 )
 
@@ -121,6 +122,7 @@ BILLING_SETTING: Final = Resource(
         "billing_setting_histories",
         "billing_setting_id",
         filterable=("status",),
+        indexes=BY_REVISION,
     ),
 )
 
@@ -140,6 +142,7 @@ CREDITS_PROFIT: Final = Resource(
         "credits_profit_id",
         scheduled=("profit_ppm",),
         filterable=("ai_model_id",),
+        indexes=BY_REVISION,
     ),
 )
 

@@ -103,6 +103,13 @@ async def add_history(database: Database, collection: str, **fields: Any) -> Obj
     return row_id
 
 
+async def load_book(store: PriceStore) -> PriceBook:
+    """The book as a process that has just started reads it."""
+    source = PriceBookSource(store)
+    await source.refresh()
+    return source.book
+
+
 def nameless(book: PriceBook) -> Prices:
     """What is in force when, whichever rows say so."""
     prices = book.prices
@@ -133,7 +140,7 @@ class TestSeed:
         assert report.credit_price_added
         assert report.profit_added
         assert await store.is_seeded()
-        book = await store.load_book()
+        book = await load_book(store)
         # $0.15, $0.60 and $0.075 per million tokens, plus 20 %, at 1,000 credits a dollar.
         charge = book.charge("openai/gpt-4o-mini", NOW_MS, 1_000_000, 0, 1_000_000, 0)
         assert charge.credits_micros == 270_000_000
@@ -208,10 +215,10 @@ class TestSeed:
 class TestLoadBook:
     async def test_is_the_book_that_was_written(self, store: PriceStore) -> None:
         await store.apply(SMALL, NOW_MS)
-        assert nameless(await store.load_book()) == SMALL.prices()
+        assert nameless(await load_book(store)) == SMALL.prices()
 
     async def test_of_an_empty_database_prices_nothing(self, store: PriceStore) -> None:
-        assert await store.load_book() == PriceBook(Prices({}, (), (), {}))
+        assert await load_book(store) == PriceBook(Prices({}, (), (), {}))
 
     async def test_orders_versions_by_effective_time(
         self, store: PriceStore, database: Database
@@ -219,7 +226,7 @@ class TestLoadBook:
         await store.apply(SMALL, NOW_MS)
         await add_version(database, "p/one", TIERED, 2_000)
         await add_version(database, "p/one", BASE, 1_000)
-        book = await store.load_book()
+        book = await load_book(store)
         assert [version[0] for version in book.prices.models["p/one"]] == [0, 1_000, 2_000]
 
     async def test_versions_of_one_time_go_by_the_order_of_the_changes(
@@ -235,7 +242,7 @@ class TestLoadBook:
         await histories.delete_one({"_id": row["_id"]})
         changed = {"_id": ObjectId("0" * 24), "created_time": moment(NOW_MS - 60_000)}
         await histories.insert_one({**row, **changed})
-        version = (await store.load_book()).prices.models["p/one"][-1]
+        version = (await load_book(store)).prices.models["p/one"][-1]
         assert (version.prices, version.history_id) == (
             ModelPrices(TokenPrices(BASE.base.input, 0)),
             ObjectId("0" * 24),
@@ -256,7 +263,7 @@ class TestLoadBook:
             is_active=True,
             effective_time=moment(5),
         )
-        book = await store.load_book()
+        book = await load_book(store)
         assert book.prices.model_profits == {
             "p/one": (ProfitVersion(0, None), ProfitVersion(5, 7, history_id))
         }
@@ -285,6 +292,17 @@ class TestSource:
         assert len(source.book.prices.models["p/one"]) == 2
         # A book that was handed out stays what it was.
         assert len(first.prices.models["p/one"]) == 1
+
+    async def test_reads_only_what_has_changed(self, store: PriceStore, database: Database) -> None:
+        await store.apply(SMALL, NOW_MS)
+        source = PriceBookSource(store)
+        await source.refresh()
+        # What was read before is not asked for again.
+        await database.collection("credits_profit_histories").delete_many({})
+        await add_version(database, "p/one", TIERED, 1_000)
+        await source.refresh()
+        prices = source.book.prices
+        assert (len(prices.models["p/one"]), len(prices.profits)) == (2, 1)
 
     async def test_run_follows_changes(self, store: PriceStore, database: Database) -> None:
         await store.apply(SMALL, NOW_MS)

@@ -18,7 +18,14 @@ from server.credits.prices.model import (
     ProfitVersion,
     TokenPrices,
 )
-from server.credits.prices.timeline import ModelRow, ProfitRow, SettingRow, Timeline, fold
+from server.credits.prices.timeline import (
+    Histories,
+    ModelRow,
+    ProfitRow,
+    SettingRow,
+    Timeline,
+    fold,
+)
 from server.kernel.errors import DomainError
 
 VALUE = "p/one"
@@ -105,6 +112,42 @@ def test_models(seed: int) -> None:
         found = in_force(versions, time)
         assert (found and found.prices) == (expected and expected.prices), time
         assert (found and found.history_id) == (expected and expected.history_id), time
+
+
+@pytest.mark.parametrize("seed", range(SEQUENCES // 4))
+def test_what_is_added_bit_by_bit_is_the_same(seed: int) -> None:
+    random = Random(seed)
+    ids = [ObjectId() for _ in range(3)]
+    models = [
+        model(random.randint(0, 9), random.choice([None, 1, 2]), random.choice(ids))._replace(
+            value=random.choice(["p/one", "p/two"]),
+            ends=random.random() < 0.2,
+            is_active=random.random() < 0.5,
+        )
+        for _ in range(12)
+    ]
+    settings = [
+        SettingRow(ObjectId(), random.choice(ids), 1, random.randint(0, 9), True, False)
+        for _ in range(12)
+    ]
+    profits = [
+        ProfitRow(
+            ObjectId(), ObjectId(), random.choice([None, *ids]), random.randint(0, 9), 1, True
+        )
+        for _ in range(12)
+    ]
+    histories, book = Histories(), None
+    for start in range(0, 12, 3):
+        part = slice(start, start + 3)
+        histories.add(models[part], settings[part], profits[part])
+        book = PriceBook(histories.prices(), book)
+    whole = PriceBook(fold(models, settings, profits))
+    assert book == whole
+    for time in range(11):
+        for value in ("p/one", "p/two"):
+            assert book is not None
+            assert book.versions(value, time) == whole.versions(value, time)
+            assert book.is_active(value) == whole.is_active(value)
 
 
 @pytest.mark.parametrize("seed", range(SEQUENCES))

@@ -39,9 +39,15 @@ def read_prices(document: Mapping[str, Any] | None) -> ModelPrices | None:
 
 def read_model(row: Mapping[str, Any]) -> ModelRow:
     """A history row of a model."""
-    prices = read_prices(row.get("prices"))
-    ends = bool(row.get("is_deleted"))
-    return ModelRow(row["_id"], row["ai_model_id"], row["value"], _start_ms(row), prices, ends)
+    return ModelRow(
+        row["_id"],
+        row["ai_model_id"],
+        row["value"],
+        _start_ms(row),
+        read_prices(row.get("prices")),
+        bool(row.get("is_deleted")),
+        bool(row.get("is_active")),
+    )
 
 
 def read_setting(row: Mapping[str, Any]) -> SettingRow:

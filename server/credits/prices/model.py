@@ -93,13 +93,14 @@ class Prices:
     """What a book is made of: versions in the order of their effective times.
 
     Of versions with the same effective time, the last counts. `models` and
-    `model_profits` are keyed by the model's `value`.
+    `model_profits` are keyed by the model's `value`. `inactive`: models that are not to be used.
     """
 
     models: Mapping[str, tuple[ModelVersion, ...]]
     credit_prices: tuple[CreditPriceVersion, ...]
     profits: tuple[ProfitVersion, ...]
     model_profits: Mapping[str, tuple[ProfitVersion, ...]]
+    inactive: frozenset[str] = frozenset()
 
 
 _T = TypeVar("_T")
@@ -133,11 +134,16 @@ class PriceBook:
 
     __slots__ = ("_credit_prices", "_model_profits", "_models", "_profits", "prices")
 
-    def __init__(self, prices: Prices) -> None:
-        """ValueError for versions out of order or amounts that make no price."""
+    def __init__(self, prices: Prices, before: "PriceBook | None" = None) -> None:
+        """ValueError for versions out of order or amounts that make no price.
+
+        Models whose versions are the very same as in the book `before` cost nothing to make.
+        """
         self.prices = prices
-        self._models = {
-            value: _timeline((time, model and _bands(model), row) for time, model, row in versions)
+        known = {} if before is None else before.prices.models
+        made = {} if before is None else before._models
+        self._models: dict[str, _Timeline[_Bands]] = {
+            value: made[value] if known.get(value) is versions else _model(versions)
             for value, versions in prices.models.items()
         }
         self._credit_prices = _timeline(
@@ -206,6 +212,10 @@ class PriceBook:
             profit_ppm,
         )
 
+    def is_active(self, ai_model: str) -> bool:
+        """Whether the model may be used. Usage that has happened is billed all the same."""
+        return ai_model not in self.prices.inactive
+
     def versions(self, ai_model: str, time_ms: int) -> PriceVersionIds:
         """The versions that `charge` goes by at that time."""
         model = self._models.get(ai_model)
@@ -224,6 +234,10 @@ class PriceBook:
                 return profit_ppm
         times, profits, _ = self._profits
         return profits[bisect_right(times, time_ms)]
+
+
+def _model(versions: Iterable[ModelVersion]) -> _Timeline[_Bands]:
+    return _timeline((time, model and _bands(model), row) for time, model, row in versions)
 
 
 def _timeline(versions: Iterable[tuple[int, _T | None, ObjectId | None]]) -> _Timeline[_T]:

@@ -7,14 +7,18 @@ order, whichever process made them and whatever its clock says.
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pymongo.read_concern import ReadConcern
+
 from server.mongo.database import Database
 from server.mongo.errors import reachable
-from server.mongo.schema import Collection
+from server.mongo.schema import Collection, Index
 from server.mongo.transaction import Tx
 from server.resources.changes import Changes
 
 PRICE_REVISIONS: Final = "price_revisions"
 COLLECTIONS: Final = (Collection(PRICE_REVISIONS),)
+BY_REVISION: Final = (Index((("revision", 1),)),)
+"""What finds the history rows of the changes since another one."""
 
 _ID: Final = "prices"
 _FIELD: Final = "revision"
@@ -37,8 +41,10 @@ async def number(changes: Changes) -> int:
 
 async def read_revision(database: Database) -> int:
     """The last change's number; 0 before the first."""
+    collection = database.collection(PRICE_REVISIONS)
     with reachable():
-        found = await database.collection(PRICE_REVISIONS).find_one({"_id": _ID})
+        settled = collection.with_options(read_concern=ReadConcern("majority"))
+        found = await settled.find_one({"_id": _ID})
     return 0 if found is None else int(found["revision"])
 
 

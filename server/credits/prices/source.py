@@ -6,6 +6,7 @@ from typing import Final
 
 from server.credits.prices.model import PriceBook
 from server.credits.prices.store import PriceStore
+from server.credits.prices.timeline import Histories
 from server.kernel.errors import DomainError, Reason
 from server.mongo.errors import DatabaseUnavailable
 
@@ -26,7 +27,8 @@ class PriceBookSource:
         self._store = store
         self._refresh_seconds = refresh_seconds
         self._book: PriceBook | None = None
-        self._revision: int | None = None
+        self._histories = Histories()
+        self._revision = 0
         self._refreshing = asyncio.Lock()
 
     @property
@@ -37,14 +39,21 @@ class PriceBookSource:
         return self._book
 
     async def refresh(self) -> None:
-        """Read the book if it has changed. DatabaseUnavailable leaves the old one in use."""
+        """Read what has changed. DatabaseUnavailable leaves the old book in use, and so does
+        ValueError, for a row that makes no price.
+        """
         async with self._refreshing:
-            # Asked first: rows that are added while the book is read cost a second reading,
-            # never a missed one.
             revision = await self._store.revision()
-            if revision != self._revision:
-                self._book = await self._store.load_book()
-                self._revision = revision
+            if self._book is None or revision != self._revision:
+                await self._read(revision)
+
+    async def _read(self, revision: int) -> None:
+        # Taken out while it is added to: what fails half-way is read anew, from the first row.
+        histories, after = self._histories, self._revision
+        self._histories, self._revision = Histories(), 0
+        await self._store.add_histories(histories, after, revision)
+        self._book = await asyncio.to_thread(_book, histories, self._book)
+        self._histories, self._revision = histories, revision
 
     async def changed(self) -> None:
         """Refresh before the caller of a change is answered. What was changed stays so regardless.
@@ -66,3 +75,7 @@ class PriceBookSource:
             _log.warning("prices not refreshed, the last ones stay in use: %s", error)
         except Exception:  # noqa: BLE001 - logged; prices that stand still beat none
             _log.exception("prices not refreshed, the last ones stay in use")
+
+
+def _book(histories: Histories, before: PriceBook | None) -> PriceBook:
+    return PriceBook(histories.prices(), before)

@@ -1,10 +1,11 @@
 """Where prices are kept: what is read of them for a book, and what seeding writes."""
 
 import asyncio
-from typing import Any, Final
+from typing import Final
+
+from pymongo.read_concern import ReadConcern
 
 from server.credits.prices.documents import read_model, read_profit, read_setting
-from server.credits.prices.model import PriceBook
 from server.credits.prices.revisions import bump, read_revision, written_order
 from server.credits.prices.rows import (
     MODELS,
@@ -18,7 +19,7 @@ from server.credits.prices.rows import (
     setting_rows,
 )
 from server.credits.prices.seed import Seed, SeedModel, SeedReport
-from server.credits.prices.timeline import fold
+from server.credits.prices.timeline import Histories
 from server.mongo.database import Database
 from server.mongo.errors import TransactionLost, reachable
 from server.mongo.transaction import Tx
@@ -48,7 +49,7 @@ _SETTING_FIELDS: Final = (
     "applied_time",
     "is_initial",
 )
-_MODEL_FIELDS: Final = (*_ORDER, "ai_model_id", "value", "prices", "is_deleted")
+_MODEL_FIELDS: Final = (*_ORDER, "ai_model_id", "value", "prices", "is_active", "is_deleted")
 
 
 class PriceStore:
@@ -68,17 +69,17 @@ class PriceStore:
         return True
 
     async def revision(self) -> int:
-        """Which book `load_book` would make, for much less than making it."""
+        """The number of the last change."""
         return await read_revision(self._database)
 
-    async def load_book(self) -> PriceBook:
-        """The book of all versions there are. ValueError for a row that makes no price."""
-        # Margins before models: one that refers to a model finds it, whatever is added meanwhile.
-        profits = await self._histories(PROFITS, _PROFIT_FIELDS)
-        settings = await self._histories(SETTINGS, _SETTING_FIELDS)
-        models = await self._histories(MODELS, _MODEL_FIELDS)
-        # Some 50 ms for the published list: not on the event loop.
-        return await asyncio.to_thread(_book, models, settings, profits)
+    async def add_histories(self, histories: Histories, after: int, upto: int) -> None:
+        """Add the rows of the changes after one and up to another, by their numbers."""
+        bounds = {"revision": {"$gt": after, "$lte": upto}}
+        profits = await self._histories(PROFITS, _PROFIT_FIELDS, bounds)
+        settings = await self._histories(SETTINGS, _SETTING_FIELDS, bounds)
+        models = await self._histories(MODELS, _MODEL_FIELDS, bounds)
+        # Some 50 ms for all of the published list: not on the event loop.
+        await asyncio.to_thread(_add, histories, models, settings, profits)
 
     async def apply(self, seed: Seed, now_ms: int) -> SeedReport:
         """Add what of `seed` is missing, in one transaction; what is there stays as it is.
@@ -124,11 +125,14 @@ class PriceStore:
             if model_id(model.value) not in ids and model.value not in values
         ]
 
-    async def _histories(self, table: Table, fields: tuple[str, ...]) -> list[Document]:
-        """History rows as they were written."""
+    async def _histories(
+        self, table: Table, fields: tuple[str, ...], bounds: Document
+    ) -> list[Document]:
+        """History rows as they were written. What could be rolled back is not read."""
         collection = self._database.collection(history_collection(table))
+        settled = collection.with_options(read_concern=ReadConcern("majority"))
         with reachable():
-            rows = await collection.find({}, dict.fromkeys(fields, 1)).to_list()
+            rows = await settled.find(bounds, dict.fromkeys(fields, 1)).to_list()
         return sorted(rows, key=written_order)
 
     async def _any(self, table: Table) -> bool:
@@ -167,7 +171,10 @@ def history_collection(table: Table) -> str:
     return history.collection
 
 
-def _book(models: list[Any], settings: list[Any], profits: list[Any]) -> PriceBook:
-    return PriceBook(
-        fold(map(read_model, models), map(read_setting, settings), map(read_profit, profits))
-    )
+def _add(
+    histories: Histories,
+    models: list[Document],
+    settings: list[Document],
+    profits: list[Document],
+) -> None:
+    histories.add(map(read_model, models), map(read_setting, settings), map(read_profit, profits))

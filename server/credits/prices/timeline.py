@@ -34,6 +34,7 @@ class ModelRow(NamedTuple):
     start_ms: int
     prices: ModelPrices | None
     ends: bool = False
+    is_active: bool = True
 
 
 class SettingRow(NamedTuple):
@@ -90,59 +91,111 @@ class Timeline(Generic[T]):
         return self.values[place - 1] if place else None
 
 
+class Histories:
+    """All history rows so far. More are added as they are written; nothing is read twice."""
+
+    def __init__(self) -> None:
+        self._models: defaultdict[str, _Model] = defaultdict(_Model)
+        self._versions: dict[str, tuple[ModelVersion, ...]] = {}
+        self._credit_price = _CreditPrice()
+        self._margins: defaultdict[ObjectId | None, _Margin] = defaultdict(_Margin)
+
+    def add(
+        self,
+        models: Iterable[ModelRow],
+        settings: Iterable[SettingRow],
+        profits: Iterable[ProfitRow],
+    ) -> None:
+        """Rows that were written after those that are here, each kind in the order of writing."""
+        changed = set()
+        for row in models:
+            self._models[row.value].add(row)
+            changed.add(row.value)
+        for value in changed:
+            self._versions[value] = self._models[value].versions()
+        for setting in settings:
+            self._credit_price.add(setting)
+        for profit in profits:
+            self._margins[profit.ai_model_id].add(profit)
+
+    def prices(self) -> Prices:
+        """Everything that was, is and is to be in force."""
+        margins = {model_id: margin.versions() for model_id, margin in self._margins.items()}
+        own = {
+            value: _own_margin(model.timeline, margins)
+            for value, model in self._models.items()
+            if not margins.keys().isdisjoint(model.holders)
+        }
+        return Prices(
+            models=dict(self._versions),
+            credit_prices=self._credit_price.versions(),
+            profits=margins.get(None, ()),
+            model_profits=own,
+            inactive=frozenset(v for v, model in self._models.items() if not model.is_active),
+        )
+
+
 def fold(
     models: Iterable[ModelRow], settings: Iterable[SettingRow], profits: Iterable[ProfitRow]
 ) -> Prices:
-    """Everything that was, is and is to be in force. Each kind of row in the order of writing."""
-    timelines = _models(models)
-    margins = _margins(profits)
-    own = {value: _own_margin(timeline, margins) for value, timeline in timelines.items()}
-    return Prices(
-        models={
-            value: tuple(ModelVersion(row.start_ms, row.prices, row.history_id) for row in t.values)
-            for value, t in timelines.items()
-        },
-        credit_prices=_credit_prices(settings),
-        profits=margins.get(None, ()),
-        model_profits={value: versions for value, versions in own.items() if versions},
-    )
+    """What these rows and no others say."""
+    histories = Histories()
+    histories.add(models, settings, profits)
+    return histories.prices()
 
 
-def _models(rows: Iterable[ModelRow]) -> dict[str, Timeline[ModelRow]]:
-    timelines: defaultdict[str, Timeline[ModelRow]] = defaultdict(Timeline)
-    lasts: dict[str, ModelRow] = {}
-    for row in rows:
-        timeline, last = timelines[row.value], lasts.get(row.value)
-        lasts[row.value] = row
+class _Model:
+    """The rows that had a value in turn."""
+
+    def __init__(self) -> None:
+        self.timeline: Timeline[ModelRow] = Timeline()
+        self.holders: set[ObjectId] = set()
+        self.is_active = True
+        self._last: ModelRow | None = None
+
+    def add(self, row: ModelRow) -> None:
+        last, self._last = self._last, row
+        self.holders.add(row.ai_model_id)
+        self.is_active = row.is_active
         if row.ends:
             # Deleted again, at a time of what was to come: that has ended with it.
             if last is None or not last.ends:
-                timeline.cut(row.start_ms, row._replace(prices=None))
+                self.timeline.cut(row.start_ms, row._replace(prices=None))
         elif last is None or last.ai_model_id != row.ai_model_id:
-            timeline.cut(row.start_ms, row)
+            self.timeline.cut(row.start_ms, row)
         else:
-            timeline.put(row.start_ms, row)
-    return dict(timelines)
+            self.timeline.put(row.start_ms, row)
+
+    def versions(self) -> tuple[ModelVersion, ...]:
+        return tuple(
+            ModelVersion(row.start_ms, row.prices, row.history_id) for row in self.timeline.values
+        )
 
 
-def _credit_prices(rows: Iterable[SettingRow]) -> tuple[CreditPriceVersion, ...]:
+class _CreditPrice:
     """The activations, and before the first of them the initial setting."""
-    timeline: Timeline[SettingRow] = Timeline()
-    initial: SettingRow | None = None
-    last: SettingRow | None = None
-    for row in rows:
-        if row.is_initial and initial is None:
-            initial = row
-        if row.is_active and not _is_same_activation(row, last):
-            timeline.cut(row.applied_ms, row)
-            last = row
-    activations = list(zip(timeline.starts, timeline.values, strict=True))
-    if initial is not None and not (timeline.starts and timeline.starts[0] <= EPOCH_MS):
-        activations.insert(0, (EPOCH_MS, initial))
-    return tuple(
-        CreditPriceVersion(start, row.credit_price_micros, row.history_id)
-        for start, row in activations
-    )
+
+    def __init__(self) -> None:
+        self._timeline: Timeline[SettingRow] = Timeline()
+        self._initial: SettingRow | None = None
+        self._last: SettingRow | None = None
+
+    def add(self, row: SettingRow) -> None:
+        if row.is_initial and self._initial is None:
+            self._initial = row
+        if row.is_active and not _is_same_activation(row, self._last):
+            self._timeline.cut(row.applied_ms, row)
+            self._last = row
+
+    def versions(self) -> tuple[CreditPriceVersion, ...]:
+        starts = self._timeline.starts
+        activations = list(zip(starts, self._timeline.values, strict=True))
+        if self._initial is not None and not (starts and starts[0] <= EPOCH_MS):
+            activations.insert(0, (EPOCH_MS, self._initial))
+        return tuple(
+            CreditPriceVersion(start, row.credit_price_micros, row.history_id)
+            for start, row in activations
+        )
 
 
 def _is_same_activation(row: SettingRow, last: SettingRow | None) -> bool:
@@ -190,17 +243,8 @@ class _Margin:
 _Margins = Mapping[ObjectId | None, tuple[ProfitVersion, ...]]
 
 
-def _margins(rows: Iterable[ProfitRow]) -> _Margins:
-    margins: defaultdict[ObjectId | None, _Margin] = defaultdict(_Margin)
-    for row in rows:
-        margins[row.ai_model_id].add(row)
-    return {ai_model_id: margin.versions() for ai_model_id, margin in margins.items()}
-
-
 def _own_margin(models: Timeline[ModelRow], margins: _Margins) -> tuple[ProfitVersion, ...]:
     """The margins of the rows that had a value in turn, each for as long as it had it."""
-    if not any(row.ai_model_id in margins for row in models.values):
-        return ()
     turns: Timeline[ProfitVersion] = Timeline()
     ends = [*models.starts[1:], None]
     for start, end, row in zip(models.starts, ends, models.values, strict=True):
