@@ -9,8 +9,9 @@ from server.kernel.errors import DomainError, Reason
 from server.rpc.call import Call, Step
 
 MAX_UNARY_CALLS: Final = 4_096
-MAX_STREAMS: Final = 10_000
-"""An idle stream costs about 25 KB."""
+MAX_STREAMS: Final = 25_000
+"""An idle stream costs about 30 KB. More than may watch wallets, so that watchers never
+keep usage streams out."""
 
 
 @dataclass(slots=True)

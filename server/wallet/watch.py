@@ -27,8 +27,8 @@ class WalletWatch:
         self.bookmark_due = 0.0
         """When they are next, in the event loop's time."""
         self.failure: Callable[[], DomainError] | None = None
-        """Why nobody can go on with it."""
-        self.news = asyncio.Event()
+        """Makes what everyone's stream ends with; None while all is well."""
+        self._waiting: dict[asyncio.Future[None], None] = {}
         self._wallet = wallet_pb2.Wallet()
         self._token = ""
         self._change = pb.WatchWalletResponse()
@@ -43,28 +43,20 @@ class WalletWatch:
 
     def take(self, wallet: wallet_pb2.Wallet, version: int, token: str) -> None:
         """Take the wallet's newest state, read just now, with the token for what comes after."""
-        is_news = wallet.sequence != self.sequence
         self._wallet, self.version, self._token = wallet, version, token
         self._change = pb.WatchWalletResponse()
-        if is_news:
-            self.wake()
 
     def bookmark(self, token: str) -> None:
         """Have everyone told that nothing has changed."""
         self.bookmarks += 1
         self._token = token
         self._change = pb.WatchWalletResponse()
-        self.wake()
 
-    def fail(self, failure: Callable[[], DomainError]) -> None:
-        """End everyone's stream with what `failure` makes."""
-        self.failure = failure
-        self.wake()
-
-    def wake(self) -> None:
-        """Have everyone look again."""
-        self.news.set()
-        self.news.clear()
+    def take_waiting(self) -> "list[asyncio.Future[None]]":
+        """Those who wait for news: resolved, they look again."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        return waiting
 
     def begin_reading(self) -> "asyncio.Future[Exception | None] | None":
         """Resolves what those wait for who asked before now; later ones wait for the next."""
@@ -72,6 +64,15 @@ class WalletWatch:
         return reading
 
     # What its watchers do
+
+    async def news(self) -> None:
+        """Wait until there is something to look at."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting[waiter] = None
+        try:
+            await waiter
+        finally:
+            self._waiting.pop(waiter, None)
 
     def next_reading(self) -> "asyncio.Future[Exception | None]":
         """Done once the wallet was read, begun from now on; why that failed, if it did."""

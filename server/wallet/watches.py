@@ -39,6 +39,8 @@ READ_WALLETS: Final = 200
 """Wallets read in one query."""
 READ_PAUSE_SECONDS: Final = 0.02
 """Between two readings: what happens meanwhile is told as one change."""
+WAKE_SLICE: Final = 50
+"""Watchers told in one go; then the event loop may look to other work."""
 
 Write = Callable[[pb.WatchWalletResponse], Awaitable[None]]
 
@@ -126,7 +128,7 @@ class WalletWatches:
             elif watch.bookmarks != bookmarks:
                 response = watch.nothing_new()
             else:
-                await watch.news.wait()
+                await watch.news()
                 continue
             bookmarks = watch.bookmarks
             await write(response)
@@ -201,32 +203,37 @@ class WalletWatches:
     async def _read(self, watches: list[WalletWatch]) -> None:
         waiting = [watch.begin_reading() for watch in watches]
         failure: Exception | None = None
+        news: list[WalletWatch] = []
         try:
             wallets = await self._wallets.wallets([watch.user_id for watch in watches])
-            for watch in watches:
-                self._take(watch, wallets.get(watch.user_id))
+            news = [watch for watch in watches if self._take(watch, wallets.get(watch.user_id))]
         except Exception as error:  # noqa: BLE001  told to those who wait; the sweep asks again
             _log.warning("watched wallets could not be read", exc_info=error)
             failure = error
         for reading in waiting:
             if reading is not None:
                 reading.set_result(failure)
+        await _wake(news)
 
-    def _take(self, watch: WalletWatch, wallet: Wallet | None) -> None:
+    def _take(self, watch: WalletWatch, wallet: Wallet | None) -> bool:
+        """Whether there is news for those who wait."""
         if wallet is None:
             user_id = watch.user_id
             self._fail(watch, lambda: wallet_not_found(user_id))
         elif wallet.sequence < watch.sequence:
             self._fail(watch, lambda: resync_required("the wallet has gone back"))
         else:
+            has_changed = wallet.sequence > watch.sequence
             message = wallet_message(self._as_of_now(wallet), self._clock())
             token = self._tokens.make(watch.user_id, wallet.sequence)
-            if wallet.sequence > watch.sequence:
-                self._put_bookmark_off(watch)
             watch.take(message, wallet.version, token)
+            if has_changed:
+                self._put_bookmark_off(watch)
+            return has_changed
+        return True
 
     def _fail(self, watch: WalletWatch, failure: Callable[[], DomainError]) -> None:
-        watch.fail(failure)
+        watch.failure = failure
         # Who comes from now on begins anew.
         self._take_down(watch)
 
@@ -247,6 +254,7 @@ class WalletWatches:
     async def _compare(self, users: list[str]) -> None:
         versions = await self._wallets.versions(users)
         now = asyncio.get_running_loop().time()
+        silent: list[WalletWatch] = []
         for user_id in users:
             watch = self._watches.get(user_id)
             if watch is None:
@@ -256,6 +264,8 @@ class WalletWatches:
             elif now >= watch.bookmark_due:
                 self._put_bookmark_off(watch)
                 watch.bookmark(self._tokens.make(user_id, watch.sequence))
+                silent.append(watch)
+        await _wake(silent)
 
     def _put_bookmark_off(self, watch: WalletWatch) -> None:
         watch.bookmark_due = asyncio.get_running_loop().time() + self._bookmark_seconds
@@ -266,7 +276,18 @@ class WalletWatches:
         """Ends every stream when the server goes away, until cancelled."""
         await draining.wait()
         self._is_draining = True
-        for watch in self._watches.values():
-            watch.wake()
+        await _wake(list(self._watches.values()))
         # A loop of the whole server ends when it is told to.
         await asyncio.Event().wait()
+
+
+async def _wake(watches: Iterable[WalletWatch]) -> None:
+    """Have all who wait look again: a slice at a time, so that calls are answered in between."""
+    woken = 0
+    for watch in watches:
+        for waiter in watch.take_waiting():
+            if not waiter.done():
+                waiter.set_result(None)
+            woken += 1
+            if woken % WAKE_SLICE == 0:
+                await asyncio.sleep(0)
