@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from gateway.config import Address, Settings, SettingsError
+from gateway.health import FRESH_SECONDS, Readiness
 from gateway.serving import CannotServeError, serving
 from server.config import Settings as ServerSettings
 from tests.gateway.echo import client_of
@@ -183,6 +184,25 @@ class TestAlone:
         with pytest.raises(CannotServeError, match="ZAAZ_REST_TLS_CERT"):
             async with serving(settings):
                 pass
+
+
+class TestReadiness:
+    async def test_many_probes_are_one_call(self) -> None:
+        now, asked = 100.0, 0
+
+        async def ask() -> bool:
+            nonlocal asked
+            asked += 1
+            await asyncio.sleep(0)
+            return asked == 1
+
+        ready = Readiness(ask, lambda: now)
+        assert all(await asyncio.gather(*(ready() for _ in range(10))))
+        assert asked == 1
+
+        now += FRESH_SECONDS
+        assert not await ready()
+        assert asked == 2
 
 
 class TestSettings:

@@ -154,12 +154,14 @@ class TestDownloads:
             await answer.aclose()
 
         await asyncio.wait_for(echo.cancelled.wait(), PATIENCE_SECONDS)
+        assert echo.bytes_sent < 640 * MIB
 
     async def test_head_reads_nothing_on(self, own: Client, echo: Echo) -> None:
         answer = await own.head(f"/api/downloads/f?size_bytes={640 * MIB}")
 
         assert answer.status_code == 200
         await asyncio.wait_for(echo.cancelled.wait(), PATIENCE_SECONDS)
+        assert echo.bytes_sent < 640 * MIB
 
     async def test_a_failure_before_the_first_byte(self, own: Client) -> None:
         answer = await own.get("/api/downloads/f?size_bytes=-1&fail_at_bytes=-1")
