@@ -124,6 +124,12 @@ async def read_all(reader: asyncio.StreamReader) -> bytes:
     return taken
 
 
+async def read_until(reader: asyncio.StreamReader, end: bytes) -> bytes:
+    """What comes until `end`."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        return await reader.readuntil(end)
+
+
 def statuses(answer: bytes) -> list[int]:
     """The status of each answer on a connection."""
     return [int(status) for status in STATUS.findall(answer)]
