@@ -9,6 +9,7 @@ import orjson
 
 from bench.figures import FIGURES, Plan, take_figure, tell
 from bench.machine import describe
+from bench.measures import MEASURES, take_measure
 from bench.processes import BenchError
 from bench.results import keep
 
@@ -19,7 +20,7 @@ def main() -> int:
     """The exit code: 1 when a figure could not be taken. A figure below its aim is no failure."""
     parser = _parser()
     asked = parser.parse_args()
-    names = [figure.name for figure in FIGURES]
+    names = [one.name for one in (*FIGURES, *MEASURES)]
     unknown = set(asked.names) - set(names)
     if unknown:
         parser.error(f"no figure is called {', '.join(sorted(unknown))}; there are {names}")
@@ -34,20 +35,27 @@ def main() -> int:
 
 
 async def _take(asked: argparse.Namespace) -> None:
-    machine, lines = describe(), []
+    machine, lines, measured = describe(), [], []
     plan = Plan(asked.pairs, asked.scale, asked.record)
     for figure in FIGURES:
         if not asked.names or figure.name in asked.names:
             lines.append(await take_figure(figure, plan))
             print(orjson.dumps(lines[-1]).decode(), flush=True)
+    for measure in MEASURES:
+        if not asked.names or measure.name in asked.names:
+            tell(f"{measure.name}: {measure.what}")
+            measured.append(await take_measure(measure))
+            print(orjson.dumps(measured[-1]).decode(), flush=True)
     if asked.write:
-        keep(lines, machine)
+        keep(lines, measured, machine)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help=" ".join(figure.name for figure in FIGURES))
+    add(
+        "names", nargs="*", metavar="NAME", help=" ".join(one.name for one in (*FIGURES, *MEASURES))
+    )
     add("--pairs", type=int, default=PAIRS, help=f"runs of each side (default: {PAIRS})")
     add("--scale", type=float, default=1.0, help="multiplies the operations of a run")
     add("--write", action="store_true", help="keep the run in bench/RESULTS.md")

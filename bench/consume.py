@@ -31,7 +31,7 @@ class Consumes:
     async def prepare(self, operations: int) -> Run:
         """Builds the run's requests."""
         requests = [self.request() for _ in range(operations)]
-        return lambda: call_all(self._consume, requests)
+        return lambda: call_all(self.consume, requests)
 
     def request(self) -> credits_service_pb2.ConsumeCreditsRequest:
         """One that was not sent before."""
@@ -41,7 +41,7 @@ class Consumes:
             credits_micros=CONSUMED_MICROS,
         )
 
-    def _consume(self, request: credits_service_pb2.ConsumeCreditsRequest) -> Awaitable[Any]:
+    def consume(self, request: credits_service_pb2.ConsumeCreditsRequest) -> Awaitable[Any]:
         call: Awaitable[Any] = self._stub.ConsumeCredits(request, metadata=self._metadata)
         return call
 

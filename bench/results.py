@@ -15,21 +15,41 @@ _HEADINGS = (
 )
 
 
-def keep(lines: Sequence[Mapping[str, Any]], machine: str) -> None:
-    """Adds a run to the file; all else in it stays as it is."""
+def keep(
+    lines: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]], machine: str
+) -> None:
+    """Adds a run's figures and measures to the file; all else in it stays as it is."""
     text = RESULTS.read_text()
     before, mark, after = text.partition(RUNS_MARK)
     if not mark:
         raise ValueError(f"{RESULTS.name} has lost its line {RUNS_MARK.strip()}")
-    RESULTS.write_text(f"{before}{mark}\n{_section(lines, machine)}{after}")
+    RESULTS.write_text(f"{before}{mark}\n{_section(lines, measured, machine)}{after}")
 
 
-def _section(lines: Sequence[Mapping[str, Any]], machine: str) -> str:
+def _section(
+    lines: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]], machine: str
+) -> str:
     today = datetime.now(UTC).date().isoformat()
-    rows = [_HEADINGS, ("---",) * len(_HEADINGS), *(_row(line) for line in lines)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    parts = [f"### {today}, commit {commit()}"]
     pairs = ", ".join(sorted({str(line["runs"]) for line in lines}))
-    return f"### {today}, commit {commit()}\n\n{machine}; pairs of each: {pairs}.\n\n{table}\n"
+    parts.append(f"{machine}; pairs of each: {pairs}." if lines else f"{machine}.")
+    if lines:
+        rows = [_HEADINGS, ("---",) * len(_HEADINGS), *(_row(line) for line in lines)]
+        parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    if measured:
+        parts.append("\n".join(map(_measured, measured)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _measured(line: Mapping[str, Any]) -> str:
+    rest = {
+        name: text
+        for name, text in line.items()
+        if name not in {"name", "what", "aim", "value", "unit"}
+    }
+    details = ", ".join(f"{name} {text}" for name, text in rest.items())
+    head = f"- {line['name']}, {line['what']}: **{line['value']:,} {line['unit']}**"
+    return f"{head} (aim: {line['aim']}; {details})"
 
 
 def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
