@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
-from google.protobuf import json_format, message_factory, struct_pb2
+from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,6 +13,7 @@ from server.kernel.ids import parse_id
 from server.kernel.timestamps import storable_time
 from server.resources.fields import date, is_a, is_id
 from server.resources.model import Document
+from server.resources.values import value_of
 
 Convert: TypeAlias = Callable[[Any], Any] | None
 """None: the value is the same on both sides."""
@@ -83,7 +84,7 @@ class Codec:
         if is_a(field, "Timestamp"):
             return _timestamp, lambda moment: date(storable_time(field.name, moment))
         if is_a(field, "Value"):
-            return _value, lambda value: json_format.MessageToJson(value, indent=None)
+            return value_of, lambda value: json_format.MessageToJson(value, indent=None)
         inner = self._known.get(field.message_type.full_name)
         if inner is None:
             message = message_factory.GetMessageClass(field.message_type)
@@ -113,7 +114,3 @@ def _each_value(convert: Convert) -> Convert:
 
 def _timestamp(moment: datetime) -> Timestamp:
     return Timestamp(seconds=int(moment.timestamp()), nanos=moment.microsecond * 1_000)
-
-
-def _value(text: str) -> struct_pb2.Value:
-    return json_format.Parse(text, struct_pb2.Value())

@@ -133,7 +133,7 @@ class TestWhatIsKept:
         assert list(kept.truncated_parts) == ["payload", "response"]
         assert kept.params == event.params
         fields = MessageToDict(kept.payload)
-        assert list(fields) == ["a", "b"]
+        assert set(fields) == {"a", "b"}
         assert MAX_PART_BYTES - 100 < len(fields["b"]) < MAX_PART_BYTES
         numbers: Any = MessageToDict(kept.response)
         assert numbers == [float(n) for n in range(len(numbers))]
