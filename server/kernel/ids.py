@@ -21,7 +21,7 @@ def new_id() -> ObjectId:
 def parse_id(field: str, text: str) -> ObjectId:
     """`text` as an id; MALFORMED_ID naming `field` otherwise."""
     try:
-        if len(text) == _HEX_DIGITS:
+        if len(text) == _HEX_DIGITS and text == text.lower():
             return ObjectId(text)
     except InvalidId:
         pass
