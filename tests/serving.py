@@ -52,6 +52,7 @@ class Served:
     def __init__(self, target: str, api_key: str, channel: grpc.aio.Channel) -> None:
         self.target = target
         self.api_key = api_key
+        self.channel = channel
         self.auth: Any = AuthServiceStub(channel)
         self.wallets: Any = WalletServiceStub(channel)
         self.credits: Any = CreditsServiceStub(channel)
