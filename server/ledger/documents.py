@@ -208,7 +208,7 @@ def entry_document(entry: Entry) -> Document:
             document[field] = value
     if entry.usage is not None and entry.charge is not None:
         document["usage"] = _usage_document(entry.usage, entry.charge)
-    if entry.usage is None or entry.cause.request_id:
+    if entry.usage is None or entry.cause.occurred_ms:
         document["cause"] = _cause_document(entry.cause)
     if entry.grant is not None:
         document["grant"] = grant_document(entry.grant)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from bson import ObjectId
 
-from server.ledger.model import NEVER_MS, Entry, OverdraftPolicy
+from server.ledger.model import NEVER_MS, DisconnectPolicy, Entry, OverdraftPolicy
 
 
 class Refused(Exception):  # noqa: N818 - it names what happened
@@ -25,29 +25,137 @@ class PlainGrant:
 
 
 @dataclass
+class PlainHold:
+    id: ObjectId
+    amount: int
+    expires_ms: int
+    policy: DisconnectPolicy
+    reported: int | None = None
+
+
+@dataclass
 class PlainWallet:
     grants: list[PlainGrant] = field(default_factory=list)
     debt: int = 0
     carries_debt: bool = False
     books: Counter[str] = field(default_factory=Counter)
     made: dict[ObjectId, PlainGrant] = field(default_factory=dict)
+    holds: list[PlainHold] = field(default_factory=list)
+    now_ms: int = 0
 
     @property
-    def free(self) -> int:
+    def granted(self) -> int:
         return sum(grant.left for grant in self.grants)
 
     @property
     def credits(self) -> int:
-        return self.free - self.debt
+        return self.granted - self.debt
+
+    @property
+    def held(self) -> int:
+        return sum(hold.amount for hold in self.holds)
+
+    @property
+    def free(self) -> int:
+        return max(0, self.credits - self.held)
 
     def in_burn_order(self) -> list[tuple[ObjectId, int]]:
         return [(grant.id, grant.left) for grant in sorted(self.grants, key=_burns_first)]
 
     def pass_time(self, now_ms: int) -> None:
-        for grant in list(self.grants):
-            if grant.expires_ms <= now_ms:
-                self.books["breakage:expiry"] += grant.left
-                self.grants.remove(grant)
+        """Moment by moment: first the holds that end then, then the grants."""
+        ends = [grant.expires_ms for grant in self.grants]
+        ends += [hold.expires_ms for hold in self.holds]
+        for self.now_ms in sorted({moment for moment in ends if moment <= now_ms}):
+            for hold in [hold for hold in self.holds if hold.expires_ms <= self.now_ms]:
+                self._run_out(hold)
+            self._void()
+        self.now_ms = now_ms
+
+    def _run_out(self, hold: PlainHold) -> None:
+        if hold.policy is DisconnectPolicy.CAPTURE_ALL:
+            self._bill(hold, hold.amount)
+        elif hold.policy is DisconnectPolicy.CAPTURE_REPORTED and hold.reported is not None:
+            self._bill(hold, hold.reported)
+        else:
+            self._free(hold)
+
+    def _void(self) -> None:
+        """Grants that are over are there for holds alone."""
+        over = sorted(self._over(), key=_burns_first)
+        excess = sum(grant.left for grant in over) - self.held
+        for grant in over:
+            taken = max(0, min(grant.left, excess))
+            self.books["breakage:expiry"] += taken
+            self._take(grant, taken)
+            excess -= taken
+
+    def _over(self) -> list[PlainGrant]:
+        return [grant for grant in self.grants if grant.expires_ms <= self.now_ms]
+
+    def place(self, hold: PlainHold) -> None:
+        if self.credits - self.held < hold.amount:
+            raise Refused
+        self.holds.append(hold)
+
+    def extend(self, hold_id: ObjectId, amount: int, expires_ms: int, reported: int | None) -> None:
+        hold = self._hold(hold_id)
+        more = max(0, amount - hold.amount)
+        if more and self.credits - self.held < more:
+            raise Refused
+        hold.amount += more
+        hold.expires_ms = expires_ms
+        hold.reported = hold.reported if reported is None else reported
+
+    def capture(self, hold_id: ObjectId, price: int | None) -> int:
+        """Returns what nobody pays."""
+        hold = self._hold(hold_id)
+        if price is None:
+            price = hold.amount if hold.reported is None else hold.reported
+        unpaid = self._bill(hold, price)
+        self._void()
+        return unpaid
+
+    def release(self, hold_id: ObjectId) -> None:
+        self._free(self._hold(hold_id))
+        self._void()
+
+    def _hold(self, hold_id: ObjectId) -> PlainHold:
+        return next(hold for hold in self.holds if hold.id == hold_id)
+
+    def _bill(self, hold: PlainHold, price: int) -> int:
+        paid = min(price, hold.amount + self.free)
+        # Of the hold's own, what is over goes first.
+        over = sorted(self._over(), key=_burns_first)
+        first = min(paid, hold.amount, sum(grant.left for grant in over))
+        for grant in over:
+            taken = min(first, grant.left)
+            first -= taken
+            paid_now = taken
+            self._take(grant, taken)
+            paid -= paid_now
+            price -= paid_now
+            self.books["revenue:usage"] += paid_now
+        self.books["revenue:usage"] += paid
+        self._burn(paid)
+        price -= paid
+        self.holds.remove(hold)
+        self._repay()
+        if not self.carries_debt:
+            return price
+        self.debt += price
+        self.books["revenue:usage"] += price
+        return 0
+
+    def _free(self, hold: PlainHold) -> None:
+        self.holds.remove(hold)
+        self._repay()
+
+    def _repay(self) -> None:
+        live = self.granted - sum(grant.left for grant in self._over())
+        repaid = max(0, min(self.debt, live, self.granted - self.held))
+        self._burn(repaid)
+        self.debt -= repaid
 
     def grant(self, grant_id: ObjectId, amount: int, priority: int, expires_ms: int) -> int:
         """Returns what was left of it once the debt was repaid."""
@@ -57,7 +165,7 @@ class PlainWallet:
         return amount - repaid
 
     def consume(self, amount: int) -> None:
-        if self.credits < amount:
+        if self.credits - self.held < amount:
             raise Refused
         self._burn(amount)
         self.books["revenue:consumption"] += amount
@@ -73,13 +181,14 @@ class PlainWallet:
 
     def take_back(self, original: Entry) -> None:
         amount = original.signed_micros
-        if self.credits < amount and not self.carries_debt:
+        if self.free < amount and not self.carries_debt:
             raise Refused
+        free = self.free
         own = [grant for grant in self.grants if grant.id == original.id]
-        first = min(amount, sum(grant.left for grant in own))
+        first = min(amount, free, sum(grant.left for grant in own))
         for grant in own:
             self._take(grant, first)
-        burned = min(amount - first, self.free)
+        burned = min(amount, free) - first
         self._burn(burned)
         self.debt += amount - first - burned
         self.books[original.counter_account] += amount
@@ -88,7 +197,7 @@ class PlainWallet:
         amount = -original.signed_micros
         self.books[original.counter_account] -= amount
         burned = {move.grant_id: -move.credits_micros for move in original.movements}
-        owed = amount - sum(burned.values())
+        owed = max(0, amount - sum(burned.values()))
         repaid = min(self.debt, amount)
         self.debt -= repaid
         rest = amount - repaid
@@ -121,7 +230,8 @@ class PlainWallet:
 
     def _burn(self, amount: int) -> None:
         while amount:
-            grant = min(self.grants, key=_burns_first)
+            live = [grant for grant in self.grants if grant.expires_ms > self.now_ms]
+            grant = min(live, key=_burns_first)
             taken = min(amount, grant.left)
             self._take(grant, taken)
             amount -= taken

@@ -10,14 +10,28 @@ from server.ledger.model import (
     Cause,
     Charge,
     Entry,
+    Hold,
     IncreaseSource,
     OverdraftPolicy,
+    Priced,
     Profile,
+    Tokens,
     Usage,
     Wallet,
     new_wallet,
 )
-from server.ledger.operations import AddGrant, ChangeSettings, Consume, Reverse, Use
+from server.ledger.operations import (
+    AddGrant,
+    CaptureHold,
+    ChangeSettings,
+    Consume,
+    ExtendHold,
+    PlaceHold,
+    ReleaseHold,
+    Reverse,
+    Use,
+)
+from server.ledger.settlement import capture_id
 
 NOW_MS = 1_750_000_000_000
 USER = "65f0c0ffee65f0c0ffee65f0"
@@ -48,18 +62,7 @@ def a_consumption(credits_micros: int) -> Consume:
 
 
 def a_use(credits_micros: int, **usage: Any) -> Use:
-    """A use at this price, split in some way that adds up."""
-    input_micros, cost_micros = credits_micros // 3, credits_micros // 2
-    charge = Charge(
-        credits_micros,
-        input_micros,
-        credits_micros - input_micros,
-        cost_micros,
-        credits_micros - cost_micros,
-        cost_micros,
-        1_000_000,
-        500_000,
-    )
+    """A use at this price."""
     values = {
         "usage_key": str(ObjectId()),
         "feature_endpoint": "",
@@ -72,7 +75,59 @@ def a_use(credits_micros: int, **usage: Any) -> Use:
         "labels": None,
         **usage,
     }
-    return Use(ObjectId(), USER, CLIENT, Usage(**values), charge)
+    return Use(ObjectId(), USER, CLIENT, Usage(**values), a_charge(credits_micros))
+
+
+def a_charge(credits_micros: int) -> Charge:
+    """A price split in some way that adds up."""
+    input_micros, cost_micros = credits_micros // 3, credits_micros // 2
+    return Charge(
+        credits_micros,
+        input_micros,
+        credits_micros - input_micros,
+        cost_micros,
+        credits_micros - cost_micros,
+        cost_micros,
+        1_000_000,
+        500_000,
+    )
+
+
+def priced(credits_micros: int) -> Priced:
+    return Priced(Tokens(credits_micros % 97, 5), a_charge(credits_micros))
+
+
+def a_hold(credits_micros: int, ttl_ms: int, **fields: Any) -> PlaceHold:
+    hold = Hold(
+        ObjectId(),
+        CLIENT,
+        priced(credits_micros),
+        expires_ms=0,
+        priced_ms=NOW_MS,
+        created_ms=0,
+        ai_model="a/model",
+        **fields,
+    )
+    return PlaceHold(USER, hold, ttl_ms, Cause(CLIENT, "r", occurred_ms=NOW_MS))
+
+
+def an_extension(
+    hold_id: ObjectId, credits_micros: int, ttl_ms: int, reported: int | None
+) -> ExtendHold:
+    said = None if reported is None else priced(reported)
+    cause = Cause(CLIENT, "r", occurred_ms=NOW_MS)
+    return ExtendHold(ObjectId(), USER, hold_id, ttl_ms, priced(credits_micros), said, cause)
+
+
+def a_capture(hold_id: ObjectId, credits_micros: int | None) -> CaptureHold:
+    used = None if credits_micros is None else priced(credits_micros)
+    cause = Cause(CLIENT, "r", occurred_ms=NOW_MS)
+    return CaptureHold(capture_id(hold_id), USER, hold_id, used, cause)
+
+
+def a_release(hold_id: ObjectId) -> ReleaseHold:
+    cause = Cause(CLIENT, "r", occurred_ms=NOW_MS)
+    return ReleaseHold(capture_id(hold_id), USER, hold_id, cause)
 
 
 def a_reversal(original: Entry, entries: Iterable[Entry]) -> Reverse:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from server.kernel.errors import DomainError, Reason
-from server.ledger import apply
+from server.ledger import apply, holds
 from server.ledger.chain import canonical, link
 from server.ledger.documents import (
     entry_document,
@@ -23,10 +23,13 @@ from server.ledger.documents import (
     wallet_update,
 )
 from server.ledger.expiry import expire
+from server.ledger.grants import next_due
 from server.ledger.model import (
     NEVER_MS,
     DecreaseReason,
+    DisconnectPolicy,
     Entry,
+    Hold,
     IncreaseSource,
     OverdraftPolicy,
     Wallet,
@@ -34,14 +37,18 @@ from server.ledger.model import (
 )
 from server.ledger.posting import Applied
 from server.ledger.verify import verify
-from tests.ledger.oracle import PlainWallet, Refused
+from tests.ledger.oracle import PlainHold, PlainWallet, Refused
 from tests.ledger.rules import (
     NOW_MS,
+    a_capture,
     a_consumption,
     a_grant,
+    a_hold,
     a_policy,
+    a_release,
     a_reversal,
     a_use,
+    an_extension,
     empty_wallet,
     finish,
     streamed,
@@ -53,7 +60,17 @@ expiries = st.none() | st.integers(1, 20)
 labels = st.none() | st.dictionaries(st.text("ab.$/", min_size=1), st.text(max_size=3), min_size=1)
 
 _AWARE: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
-_IRREVERSIBLE = (DecreaseReason.EXPIRY, DecreaseReason.REVERSAL)
+_IRREVERSIBLE = (DecreaseReason.EXPIRY, DecreaseReason.REVERSAL, DecreaseReason.HOLD)
+_IRREVERSIBLE_SOURCES = (
+    IncreaseSource.REVERSAL,
+    IncreaseSource.RELEASE,
+    IncreaseSource.HOLD_EXPIRY,
+)
+
+
+def as_read(wallet: Wallet) -> Wallet:
+    """As a row gives it back: it does not know which grants it keeps over their time."""
+    return wallet._replace(next_expiry_ms=next_due(wallet.grants, wallet.holds, 0))
 
 
 def stored(document: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +122,7 @@ class WalletMachine(RuleBasedStateMachine):
         applied = operation(self.wallet, asked, self.now_ms)
         self.oracle, self.wallet = expected, applied.wallet
         self.entries += applied.entries
-        return applied.entries[-1] if applied.entries else None
+        return applied.entry
 
     @rule(
         amount=amounts,
@@ -137,6 +154,68 @@ class WalletMachine(RuleBasedStateMachine):
         assert [entry.shortfall_micros] == unpaid
         assert entry.shortfall_micros - entry.signed_micros == price
 
+    @rule(
+        amount=amounts | st.just(0),
+        ttl=st.integers(1, 20),
+        policy=st.sampled_from(DisconnectPolicy),
+        tags=labels,
+    )
+    def hold(
+        self, amount: int, ttl: int, policy: DisconnectPolicy, tags: dict[str, str] | None
+    ) -> None:
+        asked = a_hold(amount, ttl, policy=policy, labels=tags)
+        plain = PlainHold(asked.hold.id, amount, self.now_ms + ttl, policy)
+        entry = self.run(holds.place_hold, asked, lambda o: o.place(plain))
+        assert entry is None or (entry.signed_micros, entry.held_change_micros) == (0, amount)
+
+    @precondition(lambda self: self.wallet.holds)
+    @rule(data=st.data(), amount=amounts, ttl=st.integers(1, 20), reported=st.none() | amounts)
+    def extend(self, data: st.DataObject, amount: int, ttl: int, reported: int | None) -> None:
+        hold = self.some_hold(data)
+        if hold is not None:
+            asked = an_extension(hold.id, amount, ttl, reported)
+            expires_ms = self.now_ms + ttl
+            self.run(
+                holds.extend_hold, asked, lambda o: o.extend(hold.id, amount, expires_ms, reported)
+            )
+
+    @precondition(lambda self: self.wallet.holds)
+    @rule(data=st.data(), price=st.none() | amounts | st.just(0))
+    def capture(self, data: st.DataObject, price: int | None) -> None:
+        hold = self.some_hold(data)
+        if hold is not None:
+            unpaid: list[int] = []
+            entry = self.run(
+                holds.capture_hold,
+                a_capture(hold.id, price),
+                lambda o: unpaid.append(o.capture(hold.id, price)),
+            )
+            assert entry is not None
+            assert [entry.shortfall_micros] == unpaid
+
+    @precondition(lambda self: self.wallet.holds)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        hold = self.some_hold(data)
+        if hold is not None:
+            entry = self.run(holds.release_hold, a_release(hold.id), lambda o: o.release(hold.id))
+            assert entry is not None
+            assert (entry.signed_micros, entry.held_change_micros) == (0, -hold.held_micros)
+
+    def some_hold(self, data: st.DataObject) -> Hold | None:
+        """An active one; None for one whose time is over, which nothing can be done with."""
+        hold: Hold = data.draw(st.sampled_from(self.wallet.holds))
+        if hold.expires_ms > self.now_ms:
+            return hold
+        for rule_, asked in (
+            (holds.capture_hold, a_capture(hold.id, 1)),
+            (holds.release_hold, a_release(hold.id)),
+        ):
+            with pytest.raises(DomainError) as refusal:
+                rule_(self.wallet, asked, self.now_ms)  # type: ignore[operator]
+            assert refusal.value.reason is Reason.HOLD_ENDED
+        return None
+
     @rule(policy=st.sampled_from(OverdraftPolicy))
     def switch_policy(self, policy: OverdraftPolicy) -> None:
         self.run(apply.change_settings, a_policy(policy), lambda o: o.switch(policy))
@@ -153,7 +232,7 @@ class WalletMachine(RuleBasedStateMachine):
         asked = a_reversal(original, self.entries)
         void = original.grant is not None and original.grant.expires_ms <= self.now_ms
         if (
-            original.source == IncreaseSource.REVERSAL
+            original.source in _IRREVERSIBLE_SOURCES
             or original.decrease_reason in _IRREVERSIBLE
             or void
         ):
@@ -180,14 +259,14 @@ class WalletMachine(RuleBasedStateMachine):
             return
         row = updated(wallet_document(self.written), wallet_update(self.written, self.wallet))
         after = self.wallet.at_version(self.written.version + 1)
-        assert wallet_from(stored(row)) == after
+        assert wallet_from(stored(row)) == as_read(after)
         self.wallet = self.written = after
 
     @rule()
     def restart(self) -> None:
         """Nothing is forgotten with the process."""
         again = wallet_from(stored(wallet_document(self.wallet)))
-        assert again == self.wallet
+        assert again == as_read(self.wallet)
         self.commit()
         self.wallet = self.written = wallet_from(stored(wallet_document(self.wallet)))
 
@@ -197,26 +276,30 @@ class WalletMachine(RuleBasedStateMachine):
         left = sum(grant.remaining_micros for grant in wallet.grants)
         assert wallet.credits_micros == left - wallet.debt_micros
         assert wallet.credits_micros == sum(entry.signed_micros for entry in self.entries)
-        assert wallet.held_micros == 0
+        assert wallet.held_micros == sum(hold.held_micros for hold in wallet.holds)
+        assert wallet.held_micros <= left
         assert wallet.debt_micros >= 0
 
     @invariant()
     def below_zero_only_by_a_debt_that_has_eaten_every_grant(self) -> None:
         wallet = self.wallet
         assert wallet.credits_micros >= 0 or wallet.debt_micros > 0
-        assert not (wallet.debt_micros and wallet.grants)
+        left = sum(grant.remaining_micros for grant in wallet.grants)
+        assert not wallet.debt_micros or left <= wallet.held_micros
 
     @invariant()
     def agrees_with_the_oracle(self) -> None:
         wallet, oracle = self.wallet, self.oracle
         assert [(g.id, g.remaining_micros) for g in wallet.grants] == oracle.in_burn_order()
         assert (wallet.credits_micros, wallet.debt_micros) == (oracle.credits, oracle.debt)
+        held = [(hold.id, hold.held_micros, hold.expires_ms) for hold in wallet.holds]
+        assert held == [(hold.id, hold.amount, hold.expires_ms) for hold in oracle.holds]
 
     @invariant()
     def reads_expire_what_is_due(self) -> None:
         seen, oracle = expire(self.wallet, self.now_ms).wallet, copy.deepcopy(self.oracle)
         oracle.pass_time(self.now_ms)
-        assert seen.credits_micros == oracle.credits
+        assert (seen.credits_micros, seen.held_micros) == (oracle.credits, oracle.held)
         assert [(g.id, g.remaining_micros) for g in seen.grants] == oracle.in_burn_order()
 
     @invariant()
@@ -224,19 +307,26 @@ class WalletMachine(RuleBasedStateMachine):
         wallet = self.wallet
         for grant in wallet.grants:
             assert 0 < grant.remaining_micros <= grant.original_micros
-        due = min((grant.expires_ms for grant in wallet.grants), default=NEVER_MS)
-        assert wallet.next_expiry_ms == due
+        ends = [grant.expires_ms for grant in wallet.grants]
+        ends += [hold.expires_ms for hold in wallet.holds]
+        assert wallet.next_expiry_ms in {*ends, NEVER_MS}
+        # Nothing happens before its time, and nothing twice.
+        assert expire(wallet, min(wallet.next_expiry_ms - 1, self.now_ms)).entries == ()
+        tidied = expire(wallet, self.now_ms).wallet
+        assert expire(tidied, self.now_ms).entries == ()
 
     @invariant()
     def entries_follow_each_other(self) -> None:
-        chain, balance, debt = new_wallet(self.wallet.profile).chain, 0, 0
+        chain, balance, debt, held = new_wallet(self.wallet.profile).chain, 0, 0, 0
         for number, entry in enumerate(self.entries, start=1):
             assert entry.sequence == number
             moved = sum(movement.credits_micros for movement in entry.movements)
             balance += entry.signed_micros
             debt += moved - entry.signed_micros
+            held += entry.held_change_micros
             chain = link(chain, entry)
             assert (entry.balance_after_micros, entry.debt_after_micros) == (balance, debt)
+            assert entry.held_after_micros == held
             assert entry.chain == chain
             assert bool(entry.source) != bool(entry.decrease_reason)
             assert all(movement.credits_micros for movement in entry.movements)
