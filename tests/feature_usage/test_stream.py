@@ -1,5 +1,6 @@
 """Interactions on the usage stream, beside usage events, message by message."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from server.kernel.errors import DomainError, Reason
 from server.ledger.service import Ledger
 from server.mongo.errors import DatabaseUnavailable
 from tests.feature_usage.interactions import interaction, new_endpoint, rows_of
-from tests.ledger.calls import PRICE, Ingest, event_reasons, refused
+from tests.ledger.calls import PRICE, Ingest, event_reasons, refused, soon
 from tests.serving import Served, error_info, new_key, new_user, usage_event
 
 FUNDS = 10_000 * PRICE
@@ -253,13 +254,25 @@ class TestBetweenRowsAndSettling:
         assert said(await sender.stream.answer("ack")) == (4, 2, 0, 2)
         assert await sender.kept() == keys(*logs)
 
-    async def test_a_fenced_stream_moves_nothing(self, sender: Sender) -> None:
+    async def test_another_stream_takes_the_writer_over_there(
+        self, sender: Sender, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        inserted, insert = asyncio.Event(), FeatureUsageStore.insert
+
+        async def goes_no_further(*arguments: Any) -> None:
+            await insert(*arguments)
+            inserted.set()
+            await asyncio.Event().wait()
+
         logs, older = sender.interactions(2), sender.stream
-        assert await sender.open() == 0
-        send(older, 0, [], logs)
-        with refused("WRITER_FENCED"):
-            await older.rest()
-        assert await sender.open() == 0
-        send(sender.stream, 0, [], logs)
-        assert said(await sender.stream.answer("ack")) == (2, 0, 0, 2)
+        with monkeypatch.context() as patched:
+            patched.setattr(FeatureUsageStore, "insert", goes_no_further)
+            send(older, 0, sender.usage(1), logs)
+            await soon(inserted.wait())
+            assert await sender.open() == 0
+            with refused("WRITER_FENCED"):
+                await older.rest()
+        send(sender.stream, 0, sender.usage(1), logs)
+        assert said(await sender.stream.answer("ack")) == (3, 1, 0, 2)
         assert await sender.kept() == keys(*logs)
+        assert await sender.billed() == 1
