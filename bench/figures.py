@@ -16,6 +16,7 @@ from bench.consume import Consumes, Echoes
 from bench.machine import peak_mebibytes
 from bench.pairs import Sides, summarize, take_pairs
 from bench.processes import Served, echoing, recorded, serving
+from bench.resources import PAGE_ROWS, FindOnes, Finds, Gets, Lists, Logs, make_logs, some_ids
 from bench.usage import BareInserts, Stream
 from bench.wallets import make_wallets
 
@@ -23,6 +24,10 @@ SPREAD_WALLETS = 1_000
 USAGE_EVENTS = 60_000
 CONSUMES = 6_000
 ECHOES = 20_000
+DEEP_PAGE = 10_000
+LOGS = 100_000
+PAGES = 600
+GETS = 6_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,38 @@ async def _hot(bench: Bench) -> AsyncIterator[Sides]:
     yield Sides(hot, spread, (operations, operations))
 
 
+@asynccontextmanager
+async def _logs(bench: Bench, count: int) -> AsyncIterator[Logs]:
+    async with AsyncMongoClient[dict[str, Any]](bench.served.mongo_url) as client:
+        started = time.perf_counter()
+        logs = await make_logs(client, count)
+        tell(f"{count:,} interactions made in {time.perf_counter() - started:.1f} s")
+        yield logs
+
+
+@asynccontextmanager
+async def _deep_page(bench: Bench) -> AsyncIterator[Sides]:
+    async with _logs(bench, bench.plan.operations(DEEP_PAGE) * PAGE_ROWS):
+        first = Lists(bench.channel, bench.served)
+        before = (bench.plan.operations(DEEP_PAGE) - 1) * PAGE_ROWS
+        deep = Lists(bench.channel, bench.served, await first.token_after(before))
+        yield Sides(deep, first, (PAGES, PAGES))
+
+
+@asynccontextmanager
+async def _list(bench: Bench) -> AsyncIterator[Sides]:
+    async with _logs(bench, LOGS) as logs:
+        pages = bench.plan.operations(PAGES)
+        yield Sides(Lists(bench.channel, bench.served), Finds(logs), (pages, pages))
+
+
+@asynccontextmanager
+async def _get(bench: Bench) -> AsyncIterator[Sides]:
+    async with _logs(bench, LOGS) as logs:
+        ids, gets = await some_ids(logs, GETS), bench.plan.operations(GETS)
+        yield Sides(Gets(bench.channel, bench.served, ids), FindOnes(logs, ids), (gets, gets))
+
+
 _INSERTS = "usage events through the stream over bare insert_many of their documents"
 FIGURES = (
     Figure("usage_40", f"{_INSERTS}, 40 wallets", 0.6, _usage(40)),
@@ -112,6 +149,9 @@ FIGURES = (
     Figure("usage_50000", f"{_INSERTS}, 50,000 wallets", 0.2, _usage(50_000)),
     Figure("consume_spread", "ConsumeCredits on 1,000 wallets over a bare echo", 0.4, _spread),
     Figure("consume_hot", "ConsumeCredits on one wallet over 1,000 wallets", 0.8, _hot),
+    Figure("logs_deep", "page 10,000 of 1,000,000 interactions over the first", 0.8, _deep_page),
+    Figure("logs_list", "ListFeatureUsageLogs of 100 rows over a bare find", 0.3, _list),
+    Figure("logs_get", "GetFeatureUsageLog over a bare find", 0.3, _get),
 )
 
 
