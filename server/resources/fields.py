@@ -11,11 +11,6 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 _CALLERS_OWN: Final = frozenset({"request_id", "client_id", "writer_id"})
 """Text wherever it stands, though it is called an id."""
 
-_ALWAYS_SET: Final = frozenset(
-    {"id", "created_time", "updated_time", "effective_time", "occurred_time"}
-)
-"""In every document whose message has them. Where it is known, a page begins in an index."""
-
 _EQUALITY: Final = frozenset(("=", "!=", ":"))
 _ALL: Final = _EQUALITY | {"<", "<=", ">", ">="}
 _CONTAINS: Final = frozenset((":",))
@@ -54,7 +49,7 @@ def millis(moment: datetime) -> int:
     return int(moment.timestamp()) * 1_000 + moment.microsecond // 1_000
 
 
-def is_id(field: FieldDescriptor, text_ids: Iterable[str] = ()) -> bool:
+def is_id(field: Any, text_ids: Iterable[str] = ()) -> bool:
     """Whether the field holds ObjectIds: text that is called an id and is not the caller's own."""
     name = field.name
     is_called_so = name in ("id", "ids") or name.endswith(("_id", "_ids"))
@@ -77,7 +72,7 @@ def _field(field: FieldDescriptor, text_ids: Iterable[str]) -> Field:
     key = "_id" if field.name == "id" else field.name
     read = _reader(field, text_ids)
     operators = _ALL if read in (str, _integer, _time) else _EQUALITY
-    nullable = field.name not in _ALWAYS_SET and (field.has_presence or read is _id)
+    nullable = field.has_presence or read is _id
     return Field(field.name, key, read, _CONTAINS if field.is_repeated else operators, nullable)
 
 

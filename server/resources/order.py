@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 import bson
@@ -29,23 +29,27 @@ class Order(NamedTuple):
         """As MongoDB takes it."""
         return {field.key: direction for field, direction in self.parts}
 
-    def cursor(self, row: Mapping[str, Any]) -> str:
-        """Where `row` stands in the order."""
-        values = [row.get(field.key) for field, _ in self.parts]
-        return b64encode(bson.encode({"": values})).decode()
+    def cursor(self, last: Mapping[str, Any], following: Mapping[str, Any]) -> list[str | int]:
+        """Where the rows from `following` on stand, after `last`."""
+        keys = [field.key for field, _ in self.parts]
+        same = next(i for i, key in enumerate(keys) if last.get(key) != following.get(key))
+        values = bson.encode({"": [last.get(key) for key in keys]})
+        return [same, b64encode(values).decode()]
 
-    def after(self, cursor: object) -> Document:
-        """The condition on the rows after the one that stands at `cursor`."""
-        values = bson.decode(b64decode(str(cursor)), _AWARE)[""]
-        later: list[Document] = []
-        same: Document = {}
-        for (field, direction), value in zip(self.parts, values, strict=True):
-            later += [{**same, **beyond} for beyond in _beyond(field, direction, value)]
-            same[field.key] = value
-        (first, direction), value = self.parts[0], values[0]
-        # Said once more for all of them, this is where a walk along the index begins.
-        bound = {first.key: {"$gte" if direction == 1 else "$lte": value}}
-        return {"$or": later} if first.nullable else {**bound, "$or": later}
+    def after(self, cursor: Sequence[Any]) -> list[Document]:
+        """Conditions on the rows from a cursor on; what matches one comes before the next one's.
+
+        Each is one stretch of an index. No row was left that has more fields in common with the
+        last one than the row that followed it, so most often there is one condition only.
+        """
+        values = bson.decode(b64decode(cursor[1]), _AWARE)[""]
+        stretches: list[Document] = []
+        for i in range(int(cursor[0]), -1, -1):
+            same = {
+                field.key: value for (field, _), value in zip(self.parts[:i], values, strict=False)
+            }
+            stretches += [{**same, **one} for one in _beyond(*self.parts[i], values[i])]
+        return stretches
 
 
 def parse_order(text: str, fields: Mapping[str, Field]) -> Order:

@@ -57,13 +57,15 @@ class Reader:
         bound = f"{request.DESCRIPTOR.full_name}\0{order.sort}\0{query}"
         cursor = self._tokens.read(bound, request.page_token)
         size = page_size(request.page_size, MAX_PAGE_SIZE)
-        wanted = {"$and": [query, order.after(cursor[0])]} if cursor else query
-        # One more than the page says whether there is a next one.
-        rows = await self._find(table, wanted, order.sort, size + 1, expand)
+        rows: list[Document] = []
+        for stretch in order.after(cursor) if cursor else [{}]:
+            # One more than the page says whether there is a next one.
+            wanted, missing = {"$and": [query, stretch]}, size + 1 - len(rows)
+            if missing:
+                rows += await self._find(table, wanted, order.sort, missing, expand)
         messages = _fitting([self._decode(table, row, expand) for row in rows[:size]])
-        last: list[str | int] | None = None
-        if len(rows) > len(messages):
-            last = [order.cursor(rows[len(messages) - 1])]
+        follows = rows[len(messages) - 1 :][:2]
+        last = order.cursor(*follows) if len(follows) > 1 else None
         total = 0
         if request.with_total_size:
             with reachable():

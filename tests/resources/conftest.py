@@ -25,7 +25,8 @@ class Catalog:
         self.database = database
         self.clock = clock
         self.resources = Resources(database, clock, PageTokens(SECRET), (FEATURE, ENDPOINT))
-        self.rpc: Any = CatalogServiceServicer()
+        servicer: Any = CatalogServiceServicer
+        self.rpc: Any = servicer()
         self.refreshed = 0
         self.resources.on_change(self._refresh, FEATURE)
         bind(self.rpc, CATALOG, self.resources, FEATURE, ENDPOINT)

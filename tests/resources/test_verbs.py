@@ -1,54 +1,12 @@
 """The eight verbs, one by one, and what each refuses."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import pytest
-from google.protobuf.field_mask_pb2 import FieldMask
 from zaaz.catalog.v1 import feature_pb2 as pb
 
 from server.kernel.errors import DomainError, Reason
+from tests.resources.calls import change, delete, get, make, refused, values
 from tests.resources.conftest import Catalog
 from tests.serving import new_key, new_user
-
-
-@contextmanager
-def refused(reason: Reason, **metadata: str) -> Iterator[None]:
-    with pytest.raises(DomainError) as caught:
-        yield
-    assert caught.value.reason is reason
-    for key, value in metadata.items():
-        assert caught.value.metadata[key] == value, caught.value.metadata
-
-
-async def make(catalog: Catalog, value: str, **fields: Any) -> pb.Feature:
-    feature = pb.Feature(name=fields.pop("name", value), value=value, **fields)
-    made: pb.Feature = (await catalog.call(pb.CreateFeatureRequest(feature=feature))).feature
-    return made
-
-
-async def change(catalog: Catalog, feature: pb.Feature, *paths: str, **fields: Any) -> pb.Feature:
-    given = pb.Feature(id=feature.id, **fields)
-    request = pb.UpdateFeatureRequest(feature=given, update_mask=FieldMask(paths=paths))
-    changed: pb.Feature = (await catalog.call(request)).feature
-    return changed
-
-
-async def delete(catalog: Catalog, feature: pb.Feature, **fields: Any) -> pb.Feature:
-    request = pb.DeleteFeatureRequest(id=feature.id, **fields)
-    deleted: pb.Feature = (await catalog.call(request)).feature
-    return deleted
-
-
-async def get(catalog: Catalog, feature: pb.Feature, **fields: Any) -> pb.Feature:
-    request = pb.GetFeatureRequest(id=feature.id, **fields)
-    got: pb.Feature = (await catalog.call(request)).feature
-    return got
-
-
-async def names(catalog: Catalog, **fields: Any) -> list[str]:
-    return [one.value for one in (await catalog.call(pb.ListFeaturesRequest(**fields))).features]
 
 
 class TestCreate:
@@ -59,7 +17,7 @@ class TestCreate:
         assert made.created_time.ToMilliseconds() == catalog.clock()
         assert made.updated_time == made.created_time
         assert await get(catalog, made) == made
-        assert await names(catalog, filter='value = "chat"') == ["chat"]
+        assert await values(catalog, filter='value = "chat"') == ["chat"]
 
     async def test_what_is_output_only_is_not_taken_from_the_caller(self, catalog: Catalog) -> None:
         own = new_user()
@@ -79,7 +37,7 @@ class TestCreate:
         await delete(catalog, parent)
         with refused(Reason.REFERENCE_NOT_FOUND, field="parent_id", id=parent.id):
             await make(catalog, "child", parent_id=parent.id)
-        assert await names(catalog) == []
+        assert await values(catalog) == []
 
     async def test_rules_of_the_contract_are_named_as_in_the_request(
         self, catalog: Catalog
@@ -167,8 +125,8 @@ class TestDelete:
         assert deleted.is_deleted
         assert deleted.deleted_time.ToMilliseconds() == catalog.clock()
         assert await get(catalog, made) == deleted
-        assert await names(catalog) == []
-        assert await names(catalog, show_deleted=True) == ["chat"]
+        assert await values(catalog) == []
+        assert await values(catalog, show_deleted=True) == ["chat"]
 
     async def test_twice_is_fine(self, catalog: Catalog) -> None:
         made = await make(catalog, "chat")
@@ -245,10 +203,10 @@ class TestBatchDelete:
             await catalog.call(pb.BatchDeleteFeaturesRequest(ids=ids))
         with refused(Reason.RESOURCE_NOT_FOUND):
             await catalog.call(pb.BatchDeleteFeaturesRequest(ids=[rows[0].id, new_user()]))
-        assert len(await names(catalog)) == 4
+        assert len(await values(catalog)) == 4
         deleted = await catalog.call(pb.BatchDeleteFeaturesRequest(ids=[*ids, child.id]))
         assert [one.id for one in deleted.features] == [*ids, child.id]
-        assert await names(catalog) == []
+        assert await values(catalog) == []
 
     async def test_five_hundred_at_once(self, catalog: Catalog) -> None:
         made = await make(catalog, "first")
@@ -260,7 +218,7 @@ class TestBatchDelete:
         ids = [made.id, *(str(one["_id"]) for one in copies)]
         deleted = await catalog.call(pb.BatchDeleteFeaturesRequest(ids=ids))
         assert [one.id for one in deleted.features] == ids
-        assert await names(catalog) == []
+        assert await values(catalog) == []
 
 
 class TestRequestId:
