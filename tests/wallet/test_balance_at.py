@@ -15,6 +15,9 @@ from tests.conftest import MongoClient
 from tests.ledger.calls import at, refused
 from tests.serving import MODEL, ManualClock, Served, new_key, new_user, usage_event
 
+HISTORIES = 4
+STEPS = 40
+
 Balances = tuple[int, int, int]
 """Credits, held, debt."""
 
@@ -118,6 +121,29 @@ class TestTime:
         }
         assert shown == {0: 21, 99: 21, 100: 14, 199: 14, 200: 5, 999: 5, 1_000: 4}
 
+    async def test_a_hold_that_ran_out_was_billed_when_it_did(
+        self, clocked: Served, manual_clock: ManualClock
+    ) -> None:
+        user_id = await clocked.new_wallet(10**6)
+        start_ms = manual_clock()
+        request = process_pb.AuthorizeUsageRequest(
+            request_id=new_key(),
+            user_id=user_id,
+            ai_model=MODEL,
+            max_input_tokens=1_000,
+            ttl=Duration(seconds=1),
+            disconnect_policy=hold_pb2.DISCONNECT_POLICY_CAPTURE_ALL,
+        )
+        held = (await clocked.process.AuthorizeUsage(request)).hold.held_micros
+        manual_clock.advance(5_000)
+        await clocked.consume(user_id, 1)
+        shown = [
+            balances(await balance_at(clocked, user_id, start_ms + time_ms))
+            for time_ms in (0, 999, 1_000, 4_999, 5_000)
+        ]
+        before, after = (10**6, held, 0), (10**6 - held, 0, 0)
+        assert shown == [before, before, after, after, (10**6 - held - 1, 0, 0)]
+
     async def test_usage_that_was_told_later_counts_when_it_was_told(
         self, clocked: Served, manual_clock: ManualClock
     ) -> None:
@@ -145,6 +171,7 @@ class History:
             self.grant,
             self.use,
             self.hold,
+            self.hold,
             self.release,
             self.consume,
         ]
@@ -170,9 +197,8 @@ class History:
     async def consume(self) -> None:
         wallet = await self._served.wallet(self._user_id)
         if wallet.available_micros:
-            await self._served.consume(
-                self._user_id, self._random.randint(1, wallet.available_micros)
-            )
+            amount = self._random.randint(1, 1 + wallet.available_micros // 2)
+            await self._served.consume(self._user_id, amount)
 
     async def use(self) -> None:
         event = usage_event(
@@ -208,7 +234,6 @@ class History:
             await self._served.process.ReleaseHold(request)
 
 
-@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     "policy",
     [wallet_pb2.OVERDRAFT_POLICY_FLOOR_AT_ZERO, wallet_pb2.OVERDRAFT_POLICY_CARRY_DEBT],
@@ -216,16 +241,15 @@ class History:
 async def test_any_history_is_told_as_it_was_shown(
     clocked: Served,
     manual_clock: ManualClock,
-    seed: int,
     policy: "wallet_pb2.OverdraftPolicy.ValueType",
 ) -> None:
-    user_id = await clocked.new_wallet()
-    wallet = wallet_pb2.Wallet(user_id=user_id, overdraft_policy=policy)
-    await clocked.wallets.UpdateWallet(wallet_service_pb2.UpdateWalletRequest(wallet=wallet))
-    history = History(clocked, manual_clock, user_id, seed)
-    await history.run(40)
-    told = {
-        time_ms: balances(await balance_at(clocked, user_id, time_ms)) for time_ms in history.shown
-    }
-    assert told == history.shown
-    await clocked.assert_sound(user_id)
+    for seed in range(HISTORIES):
+        user_id = await clocked.new_wallet()
+        wallet = wallet_pb2.Wallet(user_id=user_id, overdraft_policy=policy)
+        await clocked.wallets.UpdateWallet(wallet_service_pb2.UpdateWalletRequest(wallet=wallet))
+        history = History(clocked, manual_clock, user_id, seed)
+        await history.run(STEPS)
+        for time_ms, shown in history.shown.items():
+            told = balances(await balance_at(clocked, user_id, time_ms))
+            assert told == shown, f"seed {seed}, {policy=}, {time_ms=}"
+        await clocked.assert_sound(user_id)
