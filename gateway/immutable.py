@@ -41,7 +41,7 @@ def immutable_tree(routes: Iterable[Route]) -> Tree[bool]:
 
 def is_immutable() -> Refusal:
     """405 for such a write."""
-    return Refusal(405, REASON, "these rows are written by the ledger alone")
+    return Refusal(405, REASON, "these rows are read-only: the server alone writes them")
 
 
 def _read_only(routes: Iterable[Route]) -> Iterator[str]:
