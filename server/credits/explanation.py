@@ -12,13 +12,14 @@ from zaaz.credits.v1 import credits_process_service_pb2 as pb
 
 from server.credits.prices.model import PriceBook, TokenPrices
 from server.credits.pricing import Pricing
+from server.credits.transactions import credits_transaction
 from server.kernel.clock import iso
 from server.kernel.errors import DomainError, Reason, field_invalid
 from server.kernel.ids import derived_id, parse_id
 from server.kernel.money import MICROS
 from server.kernel.principal import Principal
 from server.kernel.timestamps import timestamp
-from server.ledger.messages import transaction_message, usage_message
+from server.ledger.messages import usage_message
 from server.ledger.model import Charge, Entry, Usage
 from server.ledger.reader import LedgerReader
 from server.ledger.settlement import HOLD_KEY_PREFIX, capture_id
@@ -66,7 +67,7 @@ class Explainer:
         account = _Account(entry, usage, charge, priced_ms, self._prices())
         return pb.ExplainChargeResponse(
             usage=usage_message(entry, internal=principal.is_admin),
-            transaction=transaction_message(entry),
+            transaction=credits_transaction(entry, self._pricing),
             versions=self._versions(usage, priced_ms),
             steps=[
                 pb.ExplanationStep(name=name, text=text, values=values)

@@ -11,6 +11,7 @@ from server.credits.prices.seed import Seed
 from server.credits.prices_servicer import PricesServicer
 from server.credits.pricing import Pricing, endpoint_not_found
 from server.credits.resources import RESOURCES
+from server.credits.transactions import credits_transaction
 from server.kernel.clock import Clock
 from server.kernel.errors import DomainError, Reason
 from server.kernel.ids import parse_id
@@ -19,7 +20,6 @@ from server.kernel.principal import current_principal
 from server.kernel.timestamps import storable_time
 from server.ledger.jobs import Posted
 from server.ledger.messages import (
-    transaction_message,
     usage_message,
     wallet_message,
 )
@@ -177,13 +177,7 @@ class CreditsServicer(PricesServicer):
         )
 
     def _transaction(self, entry: Entry) -> CreditsTransaction:
-        message, usage = transaction_message(entry), entry.usage
-        if usage is not None and usage.feature_endpoint:
-            # A usage is stored with its endpoint's value alone: which row that was is known here,
-            # and need not be said again in every one of so many entries.
-            source = self._pricing.endpoint_id_at(usage.feature_endpoint, usage.occurred_ms)
-            message.decrease_source = "" if source is None else str(source)
-        return message
+        return credits_transaction(entry, self._pricing)
 
 
 def _caller(request_id: str) -> Caller:
