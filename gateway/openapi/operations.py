@@ -15,10 +15,12 @@ from gateway.openapi.rules import Json
 from gateway.openapi.schemas import Schemas, component_name
 from gateway.openapi.shared import header, refusals
 from gateway.routes import Route
+from gateway.streaming import is_download, is_upload
 
 EVENT_STREAM: Final = "text/event-stream"
 JSON: Final = "application/json"
-OCTETS: Final = "application/octet-stream"
+RAW: Final[Json] = {"*/*": {"schema": {}}}
+"""Bytes of any type."""
 HTTP_BODY: Final = "google.api.HttpBody"
 REQUEST_ID: Final = "request_id"
 
@@ -71,6 +73,8 @@ class Operations:
     def _body(self, route: Route, operation_id: str) -> Json | None:
         if not route.body:
             return None
+        if is_upload(route):
+            return {"required": True, "content": RAW}
         message = _body_message(route)
         if message is None:
             field = route.method.input_type.fields_by_name[route.body]
@@ -79,7 +83,7 @@ class Operations:
                 "content": {JSON: {"schema": self._schemas.field(field, is_sent=True)}},
             }
         if message.full_name == HTTP_BODY:
-            return {"required": True, "content": {"*/*": {"schema": {}}}}
+            return {"required": True, "content": RAW}
         return self._object_body(route, message, operation_id)
 
     def _object_body(self, route: Route, message: Descriptor, operation_id: str) -> Json:
@@ -103,6 +107,8 @@ class Operations:
     def _success(self, route: Route) -> Json:
         made: Json = {"description": "Done.", "headers": _answer_headers(route)}
         output = route.method.output_type
+        if is_download(route):
+            return made | {"content": RAW}
         if route.method.server_streaming:
             return made | {"content": _stream(self._schemas, output)}
         if route.response_body:
@@ -111,7 +117,7 @@ class Operations:
                 return made | {"content": {JSON: {"schema": self._schemas.field(field)}}}
             output = field.message_type
         if output.full_name == HTTP_BODY:
-            return made | {"content": {"*/*": {"schema": {}}}}
+            return made | {"content": RAW}
         return made | {"content": {JSON: {"schema": self._schemas.message(output)}}}
 
 
@@ -148,7 +154,7 @@ def _headers(route: Route) -> list[str]:
         names.append("If-Match")
     if _has_entity_tag(route):
         names.append("If-None-Match")
-    if route.method.server_streaming:
+    if route.method.server_streaming and not is_download(route):
         return [*names, "Last-Event-ID"]
     return [*names, "X-Request-Timeout"]
 
