@@ -41,29 +41,23 @@ class EndpointBookSource:
                 self._revision = revision
 
     async def changed(self) -> None:
-        """After a change of this process: it counts from now on, at the latest with the next look.
+        """After a change of this process: it counts from now on, or from the next look.
 
         Never raises: the change has been made, whatever becomes of the reading.
         """
         try:
             await self.refresh()
         except DatabaseUnavailable as error:
-            self._note(error)
+            if not self._away:
+                _log.warning("endpoints not refreshed, the last ones stay in use: %s", error)
+            self._away = True
+        except Exception:  # noqa: BLE001 - logged; a book that stands still beats none
+            _log.exception("endpoints not refreshed, the last ones stay in use")
+        else:
+            self._away = False
 
     async def run(self) -> None:
-        """Refresh twice a second until cancelled, whatever a refresh comes to."""
+        """Look for changes of other processes twice a second until cancelled."""
         while True:
             await asyncio.sleep(self._refresh_seconds)
-            try:
-                await self.refresh()
-            except DatabaseUnavailable as error:
-                self._note(error)
-            except Exception:  # noqa: BLE001 - logged; a book that stands still beats none
-                _log.exception("endpoints not refreshed, the last ones stay in use")
-            else:
-                self._away = False
-
-    def _note(self, error: DatabaseUnavailable) -> None:
-        if not self._away:
-            _log.warning("endpoints not refreshed, the last ones stay in use: %s", error)
-        self._away = True
+            await self.changed()

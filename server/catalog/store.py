@@ -79,7 +79,10 @@ class CatalogStore:
         with reachable():
             cursor = self._database.collection(HISTORIES).find({}, dict.fromkeys(fields, 1))
             latest = cursor.sort([("created_time", -1), ("_id", -1)]).limit(MAX_VERSIONS)
-            return (await latest.to_list())[::-1]
+            rows = await latest.to_list()
+        if len(rows) == MAX_VERSIONS:
+            _log.error("only the last %d versions of endpoints are in their book", MAX_VERSIONS)
+        return rows[::-1]
 
 
 def _feature(row: Mapping[str, Any]) -> FeatureNode:
