@@ -1,19 +1,24 @@
 """The verbs of zaaz.credits.v1.CreditsService that change prices and that no declaration gives."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bson import ObjectId
 from zaaz.credits.v1 import ai_model_pb2, billing_setting_pb2
 
-from server.credits.prices.differences import Comparison, Difference, compare
+from server.credits.prices.differences import Comparison, Difference, begun_anew, compare
 from server.credits.prices.documents import prices_document
 from server.credits.prices.model import ModelPrices
 from server.credits.prices.revisions import number
 from server.credits.prices.rows import MODELS, Author, changed_rows, model_rows
-from server.credits.prices.seed import Seed
-from server.credits.prices.store import insert_rows, update_rows
+from server.credits.prices.seed import Seed, SeedModel
+from server.credits.prices.store import (
+    ended_rows,
+    history_collection,
+    insert_rows,
+    update_rows,
+)
 from server.credits.resources import ACTIVE, AI_MODEL, BILLING_SETTING, INACTIVE
 from server.kernel.errors import field_invalid
 from server.kernel.ids import parse_id
@@ -59,8 +64,9 @@ class PricesServicer:
             at_ms = _not_past(request, "effective_time", changes)
             # Raw: what waits for its time is compared too.
             rows = await changes.tx.find(AI_MODEL.collection, {})
+            models = await _begun_anew(changes, seed.models, rows, at_ms)
             providers = frozenset(request.providers)
-            found = await asyncio.to_thread(compare, seed.models, rows, providers, at_ms)
+            found = await asyncio.to_thread(compare, models, rows, providers, at_ms)
             if not request.dry_run:
                 await _apply(changes, found, seed)
             return _import_answer(found, seed.source, applied=not request.dry_run)
@@ -82,6 +88,18 @@ async def _activate(changes: Changes, setting_id: ObjectId, applied_ms: int) -> 
             await changes.update(BILLING_SETTING, other, {**other, "status": INACTIVE})
     active = {**setting, "status": ACTIVE, "applied_time": date(applied_ms)}
     return await changes.update(BILLING_SETTING, setting, active)
+
+
+async def _begun_anew(
+    changes: Changes, listed: Sequence[SeedModel], rows: Sequence[Document], at_ms: int
+) -> Sequence[SeedModel]:
+    """The models listed; those that were here and have been purged begin now."""
+    here = {row["value"] for row in rows}
+    missing = [model.value for model in listed if model.value not in here]
+    if not missing:
+        return listed
+    ended = await changes.tx.find(history_collection(MODELS), ended_rows(missing))
+    return tuple(begun_anew(listed, {row["value"] for row in ended}, at_ms))
 
 
 async def _apply(changes: Changes, found: Comparison, seed: Seed) -> None:

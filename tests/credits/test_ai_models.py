@@ -1,6 +1,7 @@
 """Models and their prices through the contract: kept, versioned, in force at their times."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -55,6 +56,23 @@ FULL: dict[str, Any] = {
     "description": "All fields.",
     "is_active": True,
 }
+
+
+@pytest.fixture(scope="module")
+def manual_clock() -> ManualClock:
+    """One for all tests here; it only goes on."""
+    return ManualClock()
+
+
+@pytest.fixture(scope="module")
+async def clocked(
+    mongo_url: str, mongo_client: MongoClient, manual_clock: ManualClock
+) -> AsyncIterator[Served]:
+    """One server for all tests here: each has models of its own."""
+    name = f"test_{new_key()[:16]}"
+    async with serving(mongo_url, name, manual_clock) as server:
+        yield server
+    await mongo_client.drop_database(name)
 
 
 class TestRows:
@@ -260,7 +278,7 @@ class TestBackdated:
         (result,) = await clocked.record(event)
         assert outcome(result) == "PRICE_NOT_FOUND"
         rejected = await clocked.usage.ListRejectedUsage(usage_pb.ListRejectedUsageRequest())
-        ids = [row.id for row in rejected.rejected_usages]
+        ids = [row.id for row in rejected.rejected_usages if row.event == event]
         await new_model(clocked, 1, occurred, value=value)
         replayed = await clocked.usage.ReplayRejectedUsage(
             usage_pb.ReplayRejectedUsageRequest(ids=ids)

@@ -196,6 +196,34 @@ class TestSeed:
         report = await store.apply(SMALL, NOW_MS)
         assert report == SeedReport(1, 3, credit_price_added=False, profit_added=False)
 
+    async def test_what_was_purged_begins_anew(self, store: PriceStore, database: Database) -> None:
+        await store.apply(SMALL, NOW_MS)
+        one = await database.collection("ai_models").find_one_and_delete({"value": "p/one"})
+        margin = await database.collection("credits_profits").find_one_and_delete({})
+        assert one is not None
+        assert margin is not None
+        gone = {"is_deleted": True, "effective_time": moment(NOW_MS)}
+        await add_history(
+            database, "ai_model_histories", ai_model_id=one["_id"], value="p/one", **gone
+        )
+        await add_history(
+            database, "credits_profit_histories", credits_profit_id=margin["_id"], **gone
+        )
+        later = NOW_MS + 1_000
+        report = await store.apply(SMALL, later)
+        assert report == SeedReport(1, 1, credit_price_added=False, profit_added=True)
+        prices = nameless(await load_book(store))
+        assert prices.models["p/one"] == (
+            ModelVersion(0, BASE),
+            ModelVersion(NOW_MS, None),
+            ModelVersion(later, BASE),
+        )
+        assert [version[:2] for version in prices.profits] == [
+            (0, 333_333),
+            (NOW_MS, None),
+            (later, 333_333),
+        ]
+
     async def test_current_row_has_the_prices_in_force(
         self, store: PriceStore, database: Database
     ) -> None:

@@ -6,7 +6,8 @@ versions of the list begin. What the list does not have is left alone, and so is
 model that was deleted here: to have it back is a decision for a person.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from server.credits.prices.documents import read_prices
@@ -56,7 +57,8 @@ def compare(
     differences: list[Difference] = []
     unchanged = 0
     for model in listed:
-        if (providers and model.provider not in providers) or model.value in gone:
+        other = providers and model.provider not in providers
+        if other or model.value in gone or not model.versions:
             continue
         row = live.get(model.value)
         found = _new(model, at_ms) if row is None else tuple(_differences(model, row, at_ms))
@@ -71,13 +73,32 @@ def compare(
     return Comparison(tuple(added), tuple(changed), tuple(differences), unchanged)
 
 
+def begun_anew(
+    listed: Iterable[SeedModel], ended: Collection[str], at_ms: int
+) -> Iterator[SeedModel]:
+    """The models listed; those whose value `ended` here once, with their versions from then on.
+
+    What was billed by a row that is gone stays as it was.
+    """
+    for model in listed:
+        yield _from(model, at_ms) if model.value in ended else model
+
+
+def _from(model: SeedModel, at_ms: int) -> SeedModel:
+    later = [version for version in model.versions if version.effective_time_ms > at_ms]
+    current = _listed(model).at(at_ms)
+    versions = later if current is None else [ModelVersion(at_ms, current), *later]
+    return replace(model, versions=tuple(versions))
+
+
 def _new(model: SeedModel, at_ms: int) -> tuple[Difference]:
     priced = [version for version in model.versions if version.prices is not None]
     begun = [version for version in priced if version.effective_time_ms <= at_ms]
     shown = begun[-1] if begun else priced[0]
     if shown.prices is None:
         raise ValueError("a listed model has a price")
-    return (Difference(model, EPOCH_MS, None, shown.prices),)
+    start_ms = model.versions[0].effective_time_ms
+    return (Difference(model, start_ms, None, shown.prices),)
 
 
 def _differences(model: SeedModel, row: Document, at_ms: int) -> Iterable[Difference]:

@@ -55,10 +55,8 @@ def model_rows(model: SeedModel, author: Author) -> Rows:
     )
     histories = []
     for version in model.versions:
-        start_ms = version.effective_time_ms
         row = with_version(row, version, author.now_ms)
-        history_id = derived_id("ai_model_history", model.value, str(start_ms))
-        histories.append(_version_row(row, version, author, history_id))
+        histories.append(_version_row(row, version, author))
     return row, histories
 
 
@@ -69,7 +67,7 @@ def changed_rows(row: Document, versions: tuple[ModelVersion, ...], author: Auth
     histories = []
     for version in versions:
         row = with_version(row, version, author.now_ms)
-        histories.append(_version_row(row, version, author, new_id()))
+        histories.append(_version_row(row, version, author))
     return row, histories
 
 
@@ -97,12 +95,11 @@ def setting_rows(seed: Seed, author: Author) -> Rows:
         is_initial=True,
         description="",
     )
-    history_id = derived_id("billing_setting_history", "initial")
-    return row, [history_row(SETTINGS, row, EPOCH_MS, author, history_id)]
+    return row, [history_row(SETTINGS, row, EPOCH_MS, author)]
 
 
-def profit_rows(seed: Seed, author: Author) -> Rows:
-    """The first margin for all, in force since the epoch."""
+def profit_rows(seed: Seed, start_ms: int, author: Author) -> Rows:
+    """A margin for all."""
     row = _current(
         PROFITS,
         CREDITS_PROFIT_ID,
@@ -111,20 +108,17 @@ def profit_rows(seed: Seed, author: Author) -> Rows:
         profit_ppm=seed.profit_ppm,
         description="",
     )
-    history_id = derived_id("credits_profit_history", "initial")
-    return row, [history_row(PROFITS, row, EPOCH_MS, author, history_id)]
+    return row, [history_row(PROFITS, row, start_ms, author)]
 
 
-def history_row(
-    table: Table, row: Document, start_ms: int, author: Author, history_id: ObjectId
-) -> Document:
+def history_row(table: Table, row: Document, start_ms: int, author: Author) -> Document:
     """The row as the change leaves it."""
     history = table.resource.history
     if history is None:
         raise ValueError(f"{table.name} has no history")
     return {
         **table.version(row),
-        "_id": history_id,
+        "_id": new_id(),
         history.field: row["_id"],
         "effective_time": date(start_ms),
         "created_time": date(author.now_ms),
@@ -134,12 +128,10 @@ def history_row(
     }
 
 
-def _version_row(
-    row: Document, version: ModelVersion, author: Author, history_id: ObjectId
-) -> Document:
+def _version_row(row: Document, version: ModelVersion, author: Author) -> Document:
     prices = None if version.prices is None else prices_document(version.prices)
     snapshot = {**row, "prices": prices}
-    return history_row(MODELS, snapshot, version.effective_time_ms, author, history_id)
+    return history_row(MODELS, snapshot, version.effective_time_ms, author)
 
 
 def _current(table: Table, row_id: ObjectId, author: Author, **fields: Any) -> Document:

@@ -5,7 +5,9 @@ from typing import Final
 
 from pymongo.read_concern import ReadConcern
 
+from server.credits.prices.differences import begun_anew
 from server.credits.prices.documents import read_model, read_profit, read_setting
+from server.credits.prices.model import EPOCH_MS
 from server.credits.prices.revisions import bump, read_revision, written_order
 from server.credits.prices.rows import (
     MODELS,
@@ -98,9 +100,13 @@ class PriceStore:
         return await self._add_missing(seed, now_ms)
 
     async def _add_missing(self, seed: Seed, now_ms: int) -> SeedReport:
-        models = await self._missing_models(seed)
+        missing = await self._missing_models(seed)
+        ended = await self._ended([model.value for model in missing])
+        models = list(begun_anew(missing, ended, now_ms))
         credit_price_added = not await self._any(SETTINGS)
         profit_added = not await self._any(PROFITS)
+        # The first applies since ever; one after others that were purged, from now on.
+        first = not await self._any_history(PROFITS)
         versions_added = 0
         if models or credit_price_added or profit_added:
             async with self._database.transaction() as tx:
@@ -108,7 +114,9 @@ class PriceStore:
                 if credit_price_added:
                     await insert_rows(tx, SETTINGS, [setting_rows(seed, author)])
                 if profit_added:
-                    await insert_rows(tx, PROFITS, [profit_rows(seed, author)])
+                    await insert_rows(
+                        tx, PROFITS, [profit_rows(seed, EPOCH_MS if first else now_ms, author)]
+                    )
                 rows = [model_rows(model, author) for model in models]
                 versions_added = await insert_rows(tx, MODELS, rows)
         return SeedReport(len(models), versions_added, credit_price_added, profit_added)
@@ -125,6 +133,11 @@ class PriceStore:
             if model_id(model.value) not in ids and model.value not in values
         ]
 
+    async def _ended(self, values: list[str]) -> set[str]:
+        collection = self._database.collection(history_collection(MODELS))
+        with reachable():
+            return set(await collection.distinct("value", ended_rows(values)))
+
     async def _histories(
         self, table: Table, fields: tuple[str, ...], bounds: Document
     ) -> list[Document]:
@@ -136,9 +149,20 @@ class PriceStore:
         return sorted(rows, key=written_order)
 
     async def _any(self, table: Table) -> bool:
-        collection = self._database.collection(table.name)
+        return await self._holds_any(table.name)
+
+    async def _any_history(self, table: Table) -> bool:
+        return await self._holds_any(history_collection(table))
+
+    async def _holds_any(self, name: str) -> bool:
+        collection = self._database.collection(name)
         with reachable():
             return await collection.find_one({}, {"_id": 1}) is not None
+
+
+def ended_rows(values: list[str]) -> Document:
+    """The query for the history rows by which models of these values were deleted."""
+    return {"value": {"$in": values}, "is_deleted": True}
 
 
 async def insert_rows(tx: Tx, table: Table, rows: list[Rows]) -> int:
