@@ -155,8 +155,8 @@ class WalletMachine(RuleBasedStateMachine):
         assert entry.shortfall_micros - entry.signed_micros == price
 
     @rule(
-        amount=amounts | st.just(0),
-        ttl=st.integers(1, 20),
+        amount=st.integers(0, 6) | amounts,
+        ttl=st.integers(1, 40),
         policy=st.sampled_from(DisconnectPolicy),
         tags=labels,
     )
@@ -359,7 +359,7 @@ class WalletMachine(RuleBasedStateMachine):
 
 TestWallet = WalletMachine.TestCase
 TestWallet.settings = settings(
-    max_examples=250,
+    max_examples=800,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
