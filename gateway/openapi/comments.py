@@ -15,6 +15,7 @@ FOLDER: Final = Path(__file__).parent / "comments"
 
 _REASON_PREFIX: Final = "ERROR_REASON_"
 _ERRORS: Final = re.compile(r"(?:^|\n)Errors\b[^:]*:")
+_METADATA: Final = re.compile(r"\s*\{[^{}]*\}$")
 _NAME: Final = re.compile(r"\b[A-Z][A-Z0-9_]{2,}\b")
 
 REASONS: Final[tuple[str, ...]] = tuple(
@@ -47,8 +48,9 @@ class Comments:
         return [name for name in dict.fromkeys(names) if name in _KNOWN]
 
     def of_reason(self, reason: str) -> str:
-        """What a reason means."""
-        return self.of(f"{ErrorReason.DESCRIPTOR.full_name}.{_REASON_PREFIX}{reason}")
+        """What a reason means, without the example of its metadata."""
+        text = self.of(f"{ErrorReason.DESCRIPTOR.full_name}.{_REASON_PREFIX}{reason}")
+        return _METADATA.sub("", text)
 
 
 def load_comments() -> Comments:

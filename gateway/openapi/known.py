@@ -6,8 +6,18 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from gateway.openapi.rules import Json
 
-_INT64: Final[Json] = {"type": "string", "format": "int64", "pattern": "^-?(0|[1-9][0-9]{0,18})$"}
-_UINT64: Final[Json] = {"type": "string", "format": "uint64", "pattern": "^(0|[1-9][0-9]{0,19})$"}
+_INT64: Final[Json] = {
+    "type": "string",
+    "format": "int64",
+    "pattern": "^(0|-?[1-9][0-9]{0,18})$",
+    "examples": ["1000000"],
+}
+_UINT64: Final[Json] = {
+    "type": "string",
+    "format": "uint64",
+    "pattern": "^(0|[1-9][0-9]{0,19})$",
+    "examples": ["1000000"],
+}
 _INT32: Final[Json] = {
     "type": "integer",
     "format": "int32",

@@ -1,5 +1,6 @@
 """Components that every operation refers to: refusals, headers, the caller's key."""
 
+from http import HTTPStatus
 from typing import Final
 
 from gateway.openapi.comments import REASONS
@@ -27,14 +28,21 @@ _OTHER: Final = ("Refused", "Refused for another reason.")
 _RETRIED: Final = frozenset({429, 503})
 _BODILESS: Final = frozenset({304})
 
-_EXAMPLE: Final[Json] = {
-    "type": "about:blank",
-    "title": "Not Found",
-    "status": 404,
-    "detail": "the user has no wallet",
-    "reason": "WALLET_NOT_FOUND",
-    "metadata": {"user_id": "65f0c0ffee65f0c0ffee65f0"},
+_EXAMPLES: Final[dict[int, tuple[str, str, dict[str, str]]]] = {
+    400: ("FIELD_INVALID", "page_size: must be at least 0", {"field": "page_size"}),
+    401: ("CREDENTIALS_INVALID", "no such API key", {}),
+    403: ("SCOPE_MISSING", "the key lacks the scope", {"scopes": "wallet.read"}),
+    404: ("WALLET_NOT_FOUND", "the user has no wallet", {"user_id": "65f0c0ffee65f0c0ffee65f0"}),
+    409: ("REQUEST_ID_REUSED", "used before for another request", {"request_id": "order-4711"}),
+    412: ("ETAG_MISMATCH", "the row has changed since", {"etag": "7"}),
+    413: ("MESSAGE_TOO_LARGE", "the body has too many bytes", {"limit_bytes": "4194304"}),
+    415: ("MEDIA_TYPE_UNSUPPORTED", "the body must be application/json in UTF-8", {}),
+    429: ("RATE_LIMITED", "too many requests from this key", {"limited": "key"}),
+    500: ("INTERNAL", "something broke here", {"error_id": "9f0c2b7d11aa4e53"}),
+    503: ("DEPENDENCY_UNAVAILABLE", "the server cannot be reached", {"dependency": "server"}),
+    504: ("DEADLINE_EXCEEDED", "the time for this request ran out", {"limit_seconds": "30"}),
 }
+"""Reason, detail and metadata, for each status."""
 
 _PROBLEM: Final[Json] = {
     "type": "object",
@@ -73,7 +81,6 @@ _PROBLEM: Final[Json] = {
             "examples": ["0.5s"],
         },
     },
-    "examples": [_EXAMPLE],
 }
 
 _PARAMETERS: Final[dict[str, Json]] = {
@@ -87,7 +94,6 @@ _PARAMETERS: Final[dict[str, Json]] = {
         "schema": {"type": "string", "pattern": r'^(\*|(W/)?"[!#-~]*")$'},
         "description": "The `ETag` that was read, or the row's etag in quotes: refused with "
         "ETAG_MISMATCH if the row has changed since.",
-        "example": '"7"',
     },
     "If-None-Match": {
         "schema": {"type": "string"},
@@ -99,8 +105,7 @@ _PARAMETERS: Final[dict[str, Json]] = {
     },
     "X-Request-Timeout": {
         "schema": {"type": "string", "pattern": r"^[1-9][0-9]{0,1}(\.[0-9]{1,3})?$"},
-        "description": "How many seconds the caller waits.",
-        "example": "2.5",
+        "description": "How many seconds the caller waits, as in 2.5.",
     },
 }
 
@@ -149,6 +154,20 @@ def _response(status: int) -> Json:
     if status in _RETRIED:
         made["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
     if status not in _BODILESS:
-        schema = {"$ref": f"#/components/schemas/{PROBLEM_SCHEMA}"}
-        made["content"] = {PROBLEM: {"schema": schema}}
+        content: Json = {"schema": {"$ref": f"#/components/schemas/{PROBLEM_SCHEMA}"}}
+        if status in _EXAMPLES:
+            content["example"] = _example(status)
+        made["content"] = {PROBLEM: content}
     return made
+
+
+def _example(status: int) -> Json:
+    reason, detail, metadata = _EXAMPLES[status]
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "reason": reason,
+        "metadata": metadata,
+    }

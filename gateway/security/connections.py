@@ -15,12 +15,20 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.problems import Problem, problem
-from gateway.security.headers import ALWAYS, UNLESS_SET
+from gateway.problems import Problem
 from gateway.security.proxies import address_of, is_trusted
 from gateway.security.settings import SecuritySettings
+from gateway.security.wire import (
+    ambiguity,
+    crowded,
+    late,
+    malformed,
+    on_the_wire,
+    too_large_head,
+    too_long_url,
+)
 
 MAX_PIPELINED: Final = 16
 """Requests that may wait on a connection for the one before them."""
@@ -81,7 +89,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._address = self.client[0] if self.client else ""
         self.census.enter(self._address)
         if self._is_crowded():
-            self._refuse_now(_crowded())
+            self._refuse_now(crowded())
         else:
             self._start_timer(self.settings.head_timeout_seconds, self._head_is_late)
 
@@ -138,26 +146,26 @@ class GuardedProtocol(HttpToolsProtocol):
         """A piece of the URL."""
         super().on_url(url)
         if len(self.url) > self.settings.max_url_bytes:
-            self._refuse(_too_long_url(self.settings.max_url_bytes))
+            self._refuse(too_long_url(self.settings.max_url_bytes))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A whole header, or a trailer behind the body: those could pass for headers."""
         if self._in_body:
-            self._refuse(_malformed("trailers are not taken"))
+            self._refuse(malformed("trailers are not taken"))
         super().on_header(name, value)
         if len(self.headers) > self.settings.max_headers:
-            self._refuse(_too_large_head(f"more than {self.settings.max_headers} headers"))
+            self._refuse(too_large_head(f"more than {self.settings.max_headers} headers"))
 
     def on_headers_complete(self) -> None:
         """The head is there: refuse what could be read in two ways, then run the application."""
         self._in_head, self._in_body = False, True
-        ambiguity = _ambiguity(self.headers, self.parser.get_http_version())
-        if ambiguity:
-            self._refuse(_malformed(ambiguity))
+        doubt = ambiguity(self.headers, self.parser.get_http_version())
+        if doubt:
+            self._refuse(malformed(doubt))
         if self.parser.should_upgrade():
-            self._refuse(_malformed("upgrades are not taken"))
+            self._refuse(malformed("upgrades are not taken"))
         if len(self.pipeline) >= MAX_PIPELINED:
-            self._refuse(_malformed("too many requests at once"))
+            self._refuse(malformed("too many requests at once"))
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -205,7 +213,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._timer = None
         if self._in_head:
             limit = self.settings.head_timeout_seconds
-            self._refuse_now(_late("the head did not come in time", limit))
+            self._refuse_now(late("the head did not come in time", limit))
         else:
             self._hang_up()
 
@@ -215,7 +223,7 @@ class GuardedProtocol(HttpToolsProtocol):
         least = settings.min_body_bytes_per_second * settings.body_window_seconds
         # While reading is paused it is the application that is slow.
         if self._window_bytes < least and not self.flow.read_paused:
-            self._refuse_now(_late("the body came too slowly", settings.body_window_seconds))
+            self._refuse_now(late("the body came too slowly", settings.body_window_seconds))
             return
         self._window_bytes = 0
         self._watch()
@@ -225,12 +233,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def _check_head(self) -> None:
         limit = self.settings.max_head_bytes
         if self._head_bytes > limit:
-            self._refuse_now(_too_large_head(f"headers larger than {limit} bytes"))
+            self._refuse_now(too_large_head(f"headers larger than {limit} bytes"))
 
     def _check_chunking(self) -> None:
         allowed = CHUNKING_FREE_BYTES + CHUNKING_TIMES * self._body_bytes
         if self._raw_bytes - self._body_bytes > allowed:
-            self._refuse_now(_malformed("more chunking than body"))
+            self._refuse_now(malformed("more chunking than body"))
 
     def _is_crowded(self) -> bool:
         if self.census.total > self.settings.max_connections:
@@ -249,14 +257,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn does with a request that is not HTTP."""
-        self._refuse_now(self._refusal or _malformed(msg))
+        self._refuse_now(self._refusal or malformed(msg))
 
     def _refuse_now(self, refusal: Problem) -> None:
         """Answers, unless an answer is under way that this one would run into; hangs up."""
         cycle = self.cycle
         is_free = cycle is None or cycle.response_complete or not cycle.response_started
         if is_free and not self.pipeline and not self._closed:
-            self.transport.write(_rendered(refusal))
+            self.transport.write(on_the_wire(refusal))
         self._hang_up()
 
     def _hang_up(self) -> None:
@@ -266,54 +274,3 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
-
-
-def _ambiguity(headers: list[tuple[bytes, bytes]], http_version: str) -> str:
-    """Why two readers of this head could part its requests differently; "" if they cannot."""
-    count = Counter(name for name, _ in headers)
-    codings = [value for name, value in headers if name == b"transfer-encoding"]
-    if codings and (codings != [b"chunked"] or http_version != "1.1"):
-        return "no transfer-encoding is taken but chunked"
-    if codings and count[b"content-length"]:
-        return "content-length and transfer-encoding exclude each other"
-    if count[b"content-length"] > 1:
-        return "more than one content-length"
-    if count[b"host"] > 1 or (not count[b"host"] and http_version == "1.1"):
-        return "exactly one host is needed"
-    return ""
-
-
-def _rendered(refusal: Problem) -> bytes:
-    status, headers, body = refusal
-    lines = [*headers, *ALWAYS, *UNLESS_SET, (b"connection", b"close")]
-    return b"".join([STATUS_LINE[status], *(b"%s: %s\r\n" % line for line in lines), b"\r\n", body])
-
-
-def _malformed(detail: str) -> Problem:
-    return problem(400, "Bad Request", detail, reason="MALFORMED_MESSAGE")
-
-
-def _late(detail: str, limit_seconds: float) -> Problem:
-    metadata = {"limit_seconds": f"{limit_seconds:g}"}
-    return problem(408, "Request Timeout", detail, reason="DEADLINE_EXCEEDED", metadata=metadata)
-
-
-def _too_long_url(limit_bytes: int) -> Problem:
-    detail = f"the URL has more than {limit_bytes} bytes"
-    metadata = {"limit_bytes": str(limit_bytes)}
-    return problem(414, "URI Too Long", detail, reason="MESSAGE_TOO_LARGE", metadata=metadata)
-
-
-def _too_large_head(detail: str) -> Problem:
-    return problem(431, "Request Header Fields Too Large", detail, reason="MESSAGE_TOO_LARGE")
-
-
-def _crowded() -> Problem:
-    return problem(
-        503,
-        "Service Unavailable",
-        "there are too many connections",
-        reason="OVERLOADED",
-        retry_seconds=1,
-        headers=[(b"retry-after", b"1")],
-    )

@@ -167,6 +167,13 @@ def test_the_problem_knows_every_reason() -> None:
     assert "RATE_LIMITED" in REASONS
 
 
+@pytest.mark.parametrize("response", DOCUMENT["components"]["responses"].values())
+def test_examples_of_refusals_are_problems(response: Any) -> None:
+    content = response.get("content", {}).get("application/problem+json", {})
+    if "example" in content:
+        validator(content).validate(content["example"])
+
+
 def test_most_of_the_contract_is_described() -> None:
     schemas = [each for name, each in DOCUMENT["components"]["schemas"].items() if "." in name]
     fields = [field for each in schemas for field in each.get("properties", {}).values()]
