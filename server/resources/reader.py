@@ -1,6 +1,6 @@
 """Reading rows: one, or a page of a list, with references filled in by the same query."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from bson import ObjectId
@@ -63,7 +63,7 @@ class Reader:
             wanted, missing = {"$and": [query, stretch]}, size + 1 - len(rows)
             if missing:
                 rows += await self._find(table, wanted, order.sort, missing, expand)
-        messages = _fitting([self._decode(table, row, expand) for row in rows[:size]])
+        messages = _fitting(self._decode(table, row, expand) for row in rows[:size])
         follows = rows[len(messages) - 1 :][:2]
         last = order.cursor(*follows) if len(follows) > 1 else None
         total = 0
@@ -113,11 +113,13 @@ def _join(table: Table, name: str) -> Document:
     return {"$lookup": {**source, "as": name}}
 
 
-def _fitting(messages: list[Any]) -> list[Any]:
-    """As many as fit a page's bytes, at least one."""
+def _fitting(messages: Iterable[Any]) -> list[Any]:
+    """As many as fit a page's bytes, at least one; hardly more than those are made."""
+    fitting: list[Any] = []
     left = MAX_PAGE_BYTES
-    for count, message in enumerate(messages):
+    for message in messages:
         left -= message.ByteSize()
-        if left < 0:
-            return messages[: max(count, 1)]
-    return messages
+        if left < 0 and fitting:
+            break
+        fitting.append(message)
+    return fitting
