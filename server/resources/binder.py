@@ -14,7 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from server.kernel.errors import DomainError, FieldViolation, Reason, refused
+from server.kernel.errors import DomainError, Reason, refused
 from server.kernel.ids import parse_id
 from server.kernel.timestamps import storable_time
 from server.resources.changes import Changes, not_found
@@ -24,6 +24,9 @@ from server.resources.model import ENGINE_FIELDS, Document, Resource
 from server.resources.schedule import fold
 from server.rpc.kinds import is_written
 from server.rpc.validation import check
+
+_ONE_WORD = ("List", "Get", "Create", "Update", "Delete", "Restore", "Purge")
+_VERBS = {"BatchDelete": "batch_delete"} | {verb: verb.lower() for verb in _ONE_WORD}
 
 
 def bind(
@@ -36,27 +39,19 @@ def bind(
     histories = [one.history.resource() for one in declared if one.history is not None]
     for resource in (*declared, *histories):
         for method in service.methods:
-            verb = _VERBS.get(method.name.removesuffix(_subject(method, resource)))
-            may = verb is not None and (not resource.read_only or verb in (_Rpc.get, _Rpc.list))
-            if verb is not None and may and not is_written(getattr(servicer, method.name, None)):
-                setattr(servicer, method.name, _rpc(_Rpc(method, resources, resource), verb))
+            verb = _VERBS.get(method.name.removesuffix(_subject(method, resource)), "")
+            is_open = verb in ("list", "get") or (verb and not resource.read_only)
+            if is_open and not is_written(getattr(servicer, method.name, None)):
+                rpc = getattr(_Rpc(method, resources, resource), verb)
+                setattr(servicer, method.name, rpc)
 
 
 def _subject(method: MethodDescriptor, resource: Resource) -> str:
     """What follows the verb in the method's name, if the method is of the resource."""
     message = resource.message.DESCRIPTOR
-    if any(
-        field.message_type is message for field in method.output_type.fields if field.is_repeated
-    ):
-        return method.name.removeprefix("BatchDelete").removeprefix("List")
-    return message.name
-
-
-def _rpc(rpc: "_Rpc", verb: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def run(request: Any, _context: Any) -> Any:
-        return await verb(rpc, request)
-
-    return run
+    repeated = [field.message_type for field in method.output_type.fields if field.is_repeated]
+    plural = method.name.removeprefix("BatchDelete").removeprefix("List")
+    return plural if message in repeated else message.name
 
 
 class _Rpc:
@@ -67,30 +62,27 @@ class _Rpc:
         self._resource = resource
         self._table = resources.table(resource)
         self._answer: Any = message_factory.GetMessageClass(method.output_type)
-        rows = [
-            field.name
-            for field in (*method.input_type.fields, *method.output_type.fields)
-            if field.message_type is resource.message.DESCRIPTOR
-        ]
-        self._field = rows[0] if rows else ""
+        message, fields = resource.message.DESCRIPTOR, method.output_type.fields
+        # None where the answer says nothing: Purge.
+        self._field = next((one.name for one in fields if one.message_type is message), "")
 
-    async def list(self, request: Any) -> Any:
+    async def list(self, request: Any, _context: Any) -> Any:
         """A page of rows."""
         rows, token, total = await self._resources.page(self._resource, request)
         return self._answer(**{self._field: rows}, next_page_token=token, total_size=total)
 
-    async def get(self, request: Any) -> Any:
+    async def get(self, request: Any, _context: Any) -> Any:
         """One row, deleted or not."""
         row_id, expand = parse_id("id", request.id), getattr(request, "expand", ())
         return self._one(await self._resources.get(self._resource, row_id, expand))
 
-    async def create(self, request: Any) -> Any:
+    async def create(self, request: Any, _context: Any) -> Any:
         """A new row."""
         given = self._resource.message()
         given.CopyFrom(getattr(request, self._field))
         for name in self._table.output_only:
             given.ClearField(name)
-        self._validate(given)
+        check(given, f"{self._field}.")
         fields, effective = self._table.codec.encode(given), _effective(request)
 
         async def work(changes: Changes) -> Any:
@@ -98,7 +90,7 @@ class _Rpc:
 
         return await self._resources.run(request, self._answer, work)
 
-    async def update(self, request: Any) -> Any:
+    async def update(self, request: Any, _context: Any) -> Any:
         """The fields of the mask changed; the row as it is then is what has to be valid."""
         given, effective = getattr(request, self._field), _effective(request)
         row_id = parse_id(f"{self._field}.id", given.id)
@@ -114,7 +106,7 @@ class _Rpc:
 
         return await self._resources.run(request, self._answer, work)
 
-    async def delete(self, request: Any) -> Any:
+    async def delete(self, request: Any, _context: Any) -> Any:
         """The row put away; again, it stays so."""
 
         async def work(changes: Changes, old: Document) -> Any:
@@ -124,7 +116,7 @@ class _Rpc:
 
         return await self._of_one(request, work)
 
-    async def restore(self, request: Any) -> Any:
+    async def restore(self, request: Any, _context: Any) -> Any:
         """A deleted row brought back; one that is live stays so."""
 
         async def work(changes: Changes, old: Document) -> Any:
@@ -133,7 +125,7 @@ class _Rpc:
 
         return await self._of_one(request, work)
 
-    async def purge(self, request: Any) -> Any:
+    async def purge(self, request: Any, _context: Any) -> Any:
         """The row removed for good."""
 
         async def work(changes: Changes, old: Document) -> Any:
@@ -142,7 +134,7 @@ class _Rpc:
 
         return await self._of_one(request, work)
 
-    async def batch_delete(self, request: Any) -> Any:
+    async def batch_delete(self, request: Any, _context: Any) -> Any:
         """All of these rows put away, or none."""
         ids = [parse_id("ids", text) for text in request.ids]
 
@@ -181,7 +173,7 @@ class _Rpc:
         message = self._table.codec.decode(base)
         for path in paths:
             _copy(message, given, path.split("."))
-        self._validate(message)
+        check(message, f"{self._field}.")
         new = self._table.codec.encode(message)
         new |= {name: base[name] for name in ENGINE_FIELDS if name in base}
         for name in self._resource.immutable:
@@ -189,30 +181,6 @@ class _Rpc:
                 field = f"{self._field}.{name}"
                 raise refused(Reason.FIELD_IMMUTABLE, field, "cannot be changed", {"field": name})
         return new
-
-    def _validate(self, message: Message) -> None:
-        """The contract's rules, with paths as they are in the request."""
-        try:
-            check(message)
-        except DomainError as error:
-            found = [
-                FieldViolation(f"{self._field}.{one.field}", one.description)
-                for one in error.violations
-            ]
-            text, metadata = f"{self._field}.{error.message}", {"field": found[0].field}
-            raise DomainError(error.reason, text, metadata, violations=found) from None
-
-
-_VERBS = {
-    "List": _Rpc.list,
-    "Get": _Rpc.get,
-    "Create": _Rpc.create,
-    "Update": _Rpc.update,
-    "Delete": _Rpc.delete,
-    "BatchDelete": _Rpc.batch_delete,
-    "Restore": _Rpc.restore,
-    "Purge": _Rpc.purge,
-}
 
 
 def _copy(target: Any, given: Any, path: Sequence[str]) -> None:
@@ -226,10 +194,10 @@ def _copy(target: Any, given: Any, path: Sequence[str]) -> None:
 
 
 def _effective(request: Any) -> datetime | None:
-    known = request.DESCRIPTOR.fields_by_name
-    if "effective_time" not in known or not request.HasField("effective_time"):
+    moment = getattr(request, "effective_time", None)
+    if moment is None or not request.HasField("effective_time"):
         return None
-    return date(storable_time("effective_time", request.effective_time))
+    return date(storable_time("effective_time", moment))
 
 
 def _match(row: Document, etag: str) -> None:

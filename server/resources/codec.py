@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
@@ -34,7 +34,8 @@ class Codec:
         self._text_ids = text_ids
         # By document key. An etag is the row's version.
         self._decoders: dict[str, tuple[str, Convert]] = {}
-        self._encoders: list[_Encoder] = []
+        # Name, document key, conversion, whether it may be unset, whether empty is left out.
+        self._encoders: list[tuple[str, str, Convert, bool, bool]] = []
         fields: Any = message.DESCRIPTOR.fields
         for field in fields:
             key = {"id": "_id", "etag": "version"}.get(field.name, field.name)
@@ -42,9 +43,8 @@ class Codec:
             self._decoders[key] = (field.name, decode)
             is_sparse = field.is_repeated or is_id(field, text_ids)
             if key != "version":
-                self._encoders.append(
-                    _Encoder(field.name, key, encode, field.has_presence, is_sparse)
-                )
+                row = (field.name, key, encode, field.has_presence, is_sparse)
+                self._encoders.append(row)
 
     def decode(self, document: Mapping[str, Any]) -> Any:
         """The message; what it has no field for is left out."""
@@ -90,16 +90,6 @@ class Codec:
             message = message_factory.GetMessageClass(field.message_type)
             inner = Codec(message, self._text_ids, self._known)
         return inner.decode, inner.encode
-
-
-class _Encoder(NamedTuple):
-    """A field on its way into a document; a sparse one is left out when it is empty."""
-
-    name: str
-    key: str
-    convert: Convert
-    has_presence: bool
-    is_sparse: bool
 
 
 def _each(convert: Convert) -> Convert:

@@ -10,21 +10,23 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from bson import ObjectId
 from google.protobuf.message import Message
 
 from server.kernel.clock import Clock
 from server.kernel.errors import DomainError, Reason, refused
-from server.kernel.paging import PageTokens
+from server.kernel.paging import PageTokens, page_size
 from server.kernel.principal import current_principal
 from server.mongo.database import Database
-from server.mongo.errors import DatabaseUnavailable, TransactionLost
+from server.mongo.errors import DatabaseUnavailable, TransactionLost, reachable
 from server.resources.changes import Changes, not_found
-from server.resources.model import Resource
-from server.resources.reader import Page, Reader
-from server.resources.table import REQUESTS, Table
+from server.resources.fields import date
+from server.resources.model import Document, Resource
+from server.resources.queries import begins_with, parse_filter, parse_order
+from server.resources.schedule import fold
+from server.resources.table import EITHER, REQUESTS, Table
 
 MAX_TRIES: Final = 5
 """Transactions lost to others before their caller is told CONTENTION."""
@@ -38,9 +40,24 @@ REQUEST_DAYS: Final = 30
 ANY_ROW: Final[Mapping[str, Any]] = {}
 """Matches every row."""
 
+MAX_PAGE_SIZE: Final = 1_000
+MAX_PAGE_BYTES: Final = 3 * 1024 * 1024
+"""A page of larger rows has fewer of them: a client takes 4 MiB by default."""
+
+MAX_TOTAL_SIZE: Final = 10_000
+"""A count ends here: counting a million rows costs as much as a hundred pages of them."""
+
 _Answer = TypeVar("_Answer", bound=Message)
 Work = Callable[[Changes], Awaitable[_Answer]]
 Refresh = Callable[[], Awaitable[None]]
+
+
+class Page(NamedTuple):
+    """Messages, the token of the next page ("" after the last), and the total size if asked for."""
+
+    messages: list[Any]
+    next_page_token: str
+    total_size: int
 
 
 class Resources:
@@ -51,7 +68,7 @@ class Resources:
     ) -> None:
         self._database = database
         self._clock = clock
-        self._reader = Reader(database, clock, tokens)
+        self._tokens = tokens
         known = tuple(declared)
         histories = [one.history.resource() for one in known if one.history is not None]
         self._tables = {one.collection: Table(one, known) for one in (*known, *histories)}
@@ -92,10 +109,10 @@ class Resources:
 
     async def get(self, resource: Resource, row_id: ObjectId, expand: Sequence[str] = ()) -> Any:
         """The row's message, deleted or not; RESOURCE_NOT_FOUND, EXPAND_INVALID."""
-        message = await self._reader.get(self.table(resource), row_id, expand)
-        if message is None:
-            raise not_found(resource, row_id)
-        return message
+        table = self.table(resource)
+        for row in await self._find(table, {"_id": row_id}, {"_id": 1}, 1, expand):
+            return self._decode(table, row, expand)
+        raise not_found(resource, row_id)
 
     async def page(
         self, resource: Resource, request: Any, within: Mapping[str, Any] = ANY_ROW
@@ -104,7 +121,27 @@ class Resources:
 
         Raises FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID and PAGE_TOKEN_INVALID.
         """
-        return await self._reader.page(self.table(resource), request, within)
+        table = self.table(resource)
+        order = parse_order(request.order_by, table.sortable) if request.order_by else table.order
+        query, expand = _query(table, request, within), getattr(request, "expand", ())
+        bound = f"{request.DESCRIPTOR.full_name}\0{order.sort}\0{query}"
+        cursor = self._tokens.read(bound, request.page_token)
+        size = page_size(request.page_size, MAX_PAGE_SIZE)
+        rows: list[Document] = []
+        for stretch in order.after(cursor) if cursor else [{}]:
+            # One more than the page says whether there is a next one.
+            wanted, missing = {"$and": [query, stretch]}, size + 1 - len(rows)
+            if missing:
+                rows += await self._find(table, wanted, order.sort, missing, expand)
+        messages = _fitting(self._decode(table, row, expand) for row in rows[:size])
+        follows = rows[len(messages) - 1 :][:2]
+        last = order.cursor(*follows) if len(follows) > 1 else None
+        total = 0
+        if request.with_total_size:
+            with reachable():
+                collection = self._database.collection(table.name)
+                total = await collection.count_documents(query, limit=MAX_TOTAL_SIZE)
+        return Page(messages, self._tokens.next(bound, last), total)
 
     async def _attempt(
         self, request: Any, answer: type[_Answer], work: Work[_Answer], author: str
@@ -131,3 +168,54 @@ class Resources:
                 row["expires_time"] = changes.now + timedelta(days=REQUEST_DAYS)
                 await tx.insert(REQUESTS, [row])
         return made, changes.changed
+
+    async def _find(
+        self, table: Table, query: Document, sort: Document, limit: int, expand: Sequence[str]
+    ) -> list[Document]:
+        collection = self._database.collection(table.name)
+        joins = [_join(table, name) for name in expand]
+        with reachable():
+            if not joins:
+                found = collection.find(query, sort=sort, limit=limit, batch_size=limit)
+                return await found.to_list()
+            stages: list[Document] = [{"$match": query}, {"$sort": sort}, {"$limit": limit}, *joins]
+            return await (await collection.aggregate(stages)).to_list()
+
+    def _decode(self, table: Table, row: Document, expand: Sequence[str] = ()) -> Any:
+        """As of now: what is due is in force, in the rows referred to as well."""
+        for name in expand:
+            row[name] = self._due(row[name][0]) if row[name] else None
+        return table.codec.decode(self._due(row))
+
+    def _due(self, row: Document) -> Document:
+        return fold(row, date(self._clock())) if "scheduled" in row else row
+
+
+def _query(table: Table, request: Any, within: Mapping[str, Any]) -> Document:
+    search = getattr(request, "search", "").casefold()
+    live = {} if table.resource.read_only else {"is_deleted": False}
+    if live and request.show_deleted:
+        live = {"is_deleted": EITHER}
+    found = {"search_keys": {"$elemMatch": begins_with(search)}} if search else {}
+    asked = parse_filter(request.filter, table.filterable)
+    return {"$and": [part for part in (within, live, asked, found) if part] or [{}]}
+
+
+def _join(table: Table, name: str) -> Document:
+    reference = table.expand.get(name)
+    if reference is None:
+        raise refused(Reason.EXPAND_INVALID, "expand", f"no reference is {name}", {"path": name})
+    source = {"from": reference.collection, "localField": reference.field, "foreignField": "_id"}
+    return {"$lookup": {**source, "as": name}}
+
+
+def _fitting(messages: Iterable[Any]) -> list[Any]:
+    """As many as fit a page's bytes, at least one; hardly more than those are made."""
+    fitting: list[Any] = []
+    left = MAX_PAGE_BYTES
+    for message in messages:
+        left -= message.ByteSize()
+        if left < 0 and fitting:
+            break
+        fitting.append(message)
+    return fitting

@@ -7,7 +7,7 @@ from server.mongo.schema import Collection, Index
 from server.resources.codec import Codec
 from server.resources.fields import fields_of
 from server.resources.model import OUTPUT_ONLY, Document, Resource
-from server.resources.order import Order, parse_order
+from server.resources.queries import Order, parse_order
 
 REQUESTS: Final = "resource_requests"
 """What a request_id was answered with; forgotten at expires_time."""

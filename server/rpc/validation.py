@@ -39,16 +39,22 @@ def violations(message: Message) -> list[FieldViolation]:
     return [violation for violation, _ in _collect(message)]
 
 
-def check(message: Message) -> None:
-    """Raise FIELD_INVALID naming every field, or MALFORMED_ID when only ids are wrong."""
+def check(message: Message, within: str = "") -> None:
+    """Raise FIELD_INVALID naming every field, or MALFORMED_ID when only ids are wrong.
+
+    `within` is said before each field: the request's path of a message that is checked by itself.
+    """
     try:
         _validator().validate(message)
     except protovalidate.ValidationError:
-        raise _refusal(message) from None
+        raise _refusal(message, within) from None
 
 
-def _refusal(message: Message) -> DomainError:
-    found = _collect(message)
+def _refusal(message: Message, within: str) -> DomainError:
+    found = [
+        (FieldViolation(within + one.field, one.description), is_id)
+        for one, is_id in _collect(message)
+    ]
     first = found[0][0]
     reason = Reason.MALFORMED_ID if all(is_id for _, is_id in found) else Reason.FIELD_INVALID
     return DomainError(

@@ -13,7 +13,7 @@ from zaaz.catalog.v1 import feature_pb2 as pb
 from server.kernel.errors import DomainError, Reason
 from server.mongo.database import Database
 from server.resources.fields import date, fields_of
-from server.resources.filter import MAX_DEPTH, MAX_TERMS, parse_filter
+from server.resources.queries import MAX_DEPTH, MAX_TERMS, parse_filter
 from server.resources.table import collections
 from tests.conftest import MongoClient
 from tests.resources.calls import EPOCH_MS, NAMES, PARENTS, refused, row

@@ -11,7 +11,7 @@ from zaaz.catalog.v1 import feature_pb2 as pb
 
 from server.kernel.errors import Reason
 from server.mongo.database import Database
-from server.resources import reader
+from server.resources import engine
 from server.resources.table import collections
 from tests.conftest import MongoClient
 from tests.resources.calls import make, refused, row, values
@@ -152,7 +152,7 @@ async def test_total_size_is_counted_when_asked_and_up_to_a_bound(
     assert first.total_size == 5
     asked.page_token = first.next_page_token
     assert (await catalog.call(asked)).total_size == 5
-    monkeypatch.setattr(reader, "MAX_TOTAL_SIZE", 3)
+    monkeypatch.setattr(engine, "MAX_TOTAL_SIZE", 3)
     assert (await catalog.call(asked)).total_size == 3
 
 
@@ -161,7 +161,7 @@ async def test_a_page_of_large_rows_has_fewer(
 ) -> None:
     for number in range(5):
         await make(catalog, f"f{number}", description="x" * 1_000)
-    monkeypatch.setattr(reader, "MAX_PAGE_BYTES", 2_500)
+    monkeypatch.setattr(engine, "MAX_PAGE_BYTES", 2_500)
     request = pb.ListFeaturesRequest(order_by="name")
     sizes, seen = [], []
     while True:
