@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"rpc"},
     "rest": {"config", "kernel", "rpc"},
 }
-"""What a part of the server may import beside itself. app, cli and __main__ may import all."""
+"""What a part of the server may import beside itself. app, composition, cli and __main__ may import all."""
 
 EDGE_FILES = {
     "credits/servicer.py",
@@ -36,7 +36,7 @@ EDGE_FILES = {
 }
 """Files that translate the contract's messages, and so may know the edge (`rpc`)."""
 
-ROOTS = {"app", "cli", "__main__"}
+ROOTS = {"app", "cli", "composition", "__main__"}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -9,8 +9,8 @@ from bson import ObjectId
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from server.app import RESOURCES
 from server.auth.model import SCOPES
+from server.composition import RESOURCES
 from server.resources.model import OUTPUT_ONLY
 from tests.conftest import MongoClient
 from tests.ledger.calls import refused
