@@ -10,6 +10,7 @@ from zaaz.auth.v1 import auth_service_pb2
 from server.kernel.clock import DAY_MS
 from server.kernel.paging import PageTokens
 from server.wallet.resume_tokens import MAX_TOKEN_AGE_MS, ResumeTokens
+from server.wallet.watches import WalletWatches
 from tests.conftest import MongoClient
 from tests.ledger.calls import at, refused, soon
 from tests.serving import (
@@ -105,6 +106,21 @@ class TestChanges:
                 await other.consume(user_id, 1)
                 changes = await watch.changes_to(known + number)
                 assert_ranges(changes, known + number - 1, known + number)
+
+    async def test_are_told_of_by_the_outbox(
+        self, mongo_url: str, mongo_client: MongoClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def never(_: WalletWatches) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(WalletWatches, "sweep", never)
+        async with serving(mongo_url, "test_watch_news") as server:
+            user_id = await server.new_wallet(CREDITS)
+            async with watching(server, user_id) as watch:
+                known = (await watch.next()).snapshot.sequence
+                await server.consume(user_id, 1)
+                assert_ranges(await watch.changes_to(known + 1), known, known + 1)
+        await mongo_client.drop_database("test_watch_news")
 
     async def test_of_others_do_not(self, served: Served) -> None:
         mine, other = await served.new_wallet(CREDITS), await served.new_wallet(CREDITS)
