@@ -26,6 +26,7 @@ from zaaz_client.command_line import (
     new_client,
 )
 from zaaz_client.errors import AccessRefused, DeadlineExceeded, Unavailable, ZaazError
+from zaaz_client.models_command import models
 from zaaz_client.replay.plan import Parameters, Plan, PlanError, make_plan, new_run_id
 from zaaz_client.replay.report import ProgressDisplay, as_json, show_table
 from zaaz_client.replay.runner import FIRST_CONTACT_SECONDS, Outcome, run_plan
@@ -66,6 +67,7 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are told in our own words
 
 
+main.add_command(models)
 main.add_command(statement)
 main.add_command(wallet)
 
