@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from zaaz.credits.v1 import (
     ai_model_pb2,
     billing_setting_pb2,
@@ -39,7 +40,7 @@ async def change_model(
 ) -> ai_model_pb2.AiModel:
     request = ai_model_pb2.UpdateAiModelRequest(
         ai_model=ai_model_pb2.AiModel(id=model_id, **fields),
-        update_mask={"paths": list(fields)},
+        update_mask=FieldMask(paths=list(fields)),
         reason="a test",
     )
     if effective_ms is not None:
@@ -69,11 +70,10 @@ async def get_model(served: Served, model_id: str) -> ai_model_pb2.AiModel:
 
 async def find_model(served: Served, value: str) -> ai_model_pb2.AiModel:
     """The live model of this value."""
-    (model,) = (
-        await served.credits.ListAiModels(
-            ai_model_pb2.ListAiModelsRequest(filter=f'value = "{value}"')
-        )
-    ).ai_models
+    answer: ai_model_pb2.ListAiModelsResponse = await served.credits.ListAiModels(
+        ai_model_pb2.ListAiModelsRequest(filter=f'value = "{value}"')
+    )
+    (model,) = answer.ai_models
     return model
 
 
@@ -164,7 +164,7 @@ async def change_profit(
 ) -> credits_profit_pb2.CreditsProfit:
     request = credits_profit_pb2.UpdateCreditsProfitRequest(
         credits_profit=credits_profit_pb2.CreditsProfit(id=profit_id, **fields),
-        update_mask={"paths": list(fields)},
+        update_mask=FieldMask(paths=list(fields)),
     )
     if effective_ms is not None:
         request.effective_time.FromMilliseconds(effective_ms)

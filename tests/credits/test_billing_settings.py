@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from zaaz.credits.v1 import billing_setting_pb2 as pb
 
 from server.mongo.database import Database
@@ -63,7 +64,7 @@ async def get(served: Served, setting_id: str) -> pb.BillingSetting:
 async def change(served: Served, setting_id: str, **fields: Any) -> pb.BillingSetting:
     request = pb.UpdateBillingSettingRequest(
         billing_setting=pb.BillingSetting(id=setting_id, **fields),
-        update_mask={"paths": list(fields)},
+        update_mask=FieldMask(paths=list(fields)),
     )
     answer: pb.UpdateBillingSettingResponse = await served.credits.UpdateBillingSetting(request)
     return answer.billing_setting
@@ -87,7 +88,11 @@ class TestRows:
         assert made in await settings(served, "status = inactive")
 
     async def test_what_the_caller_says_of_its_state_is_not_heard(self, served: Served) -> None:
-        asked = {"status": pb.BILLING_SETTING_STATUS_ACTIVE, "is_initial": True, "currency": "EUR"}
+        asked: dict[str, Any] = {
+            "status": pb.BILLING_SETTING_STATUS_ACTIVE,
+            "is_initial": True,
+            "currency": "EUR",
+        }
         made = await new_setting(served, **asked)
         assert made.status == pb.BILLING_SETTING_STATUS_INACTIVE
         assert (made.is_initial, made.currency) == (False, "USD")

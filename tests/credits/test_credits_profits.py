@@ -1,5 +1,7 @@
 """Margins through the contract: one for all, one a model, in force at their times."""
 
+from typing import Any
+
 from zaaz.credits.v1 import ai_model_pb2
 from zaaz.credits.v1 import credits_profit_pb2 as pb
 
@@ -18,7 +20,7 @@ HOUR_MS = 3_600_000
 PERCENT = 10_000
 
 
-async def profits(served: Served, filter_: str, **fields: object) -> list[pb.CreditsProfit]:
+async def profits(served: Served, filter_: str, **fields: Any) -> list[pb.CreditsProfit]:
     request = pb.ListCreditsProfitsRequest(filter=filter_, **fields)
     return list((await served.credits.ListCreditsProfits(request)).credits_profits)
 
