@@ -1,10 +1,11 @@
 """Paths, queries and bodies into messages, and messages into JSON: through the whole gateway."""
 
-import asyncio
 from typing import Any
 
 import httpx2
 import pytest
+
+from tests.gateway.raw import raw_get
 
 Client = httpx2.AsyncClient
 JSON = {"content-type": "application/json"}
@@ -435,78 +436,3 @@ class TestUpdates:
         answer = await echoed.patch("/api/things/1?updateMask=size", json={"name": "n"})
 
         assert answer.json()["update_mask"] == "size"
-
-
-class TestRoutes:
-    async def test_literals_stand_before_variables(self, echoed: Client) -> None:
-        assert (await echoed.delete("/api/things/bulk?ids=1")).json() == {"ids": ["1"]}
-        assert (await echoed.get("/api/things/bulk")).json()["thing"]["id"] == "bulk"
-
-    @pytest.mark.parametrize(
-        ("verb", "path", "allow"),
-        [
-            ("PUT", "/api/things", "GET, HEAD"),
-            ("POST", "/api/things/1", "GET, HEAD, PATCH"),
-            ("PUT", "/api/things/bulk", "DELETE, GET, HEAD, PATCH"),
-            ("OPTIONS", "/api/things", "GET, HEAD"),
-            ("POST", "/healthz", "GET, HEAD"),
-        ],
-    )
-    async def test_other_verbs(self, echoed: Client, verb: str, path: str, allow: str) -> None:
-        answer = await echoed.request(verb, path)
-
-        assert answer.status_code == 405
-        assert answer.headers["allow"] == allow
-        assert answer.json()["reason"] == "VERB_NOT_ALLOWED"
-
-    @pytest.mark.parametrize(
-        ("verb", "path", "allow"),
-        [
-            ("POST", "/api/rows", "GET, HEAD"),
-            ("PATCH", "/api/rows/1", "GET, HEAD"),
-            ("DELETE", "/api/rows/1", "GET, HEAD"),
-            ("DELETE", "/api/rows/bulk?ids=1", "GET, HEAD"),
-            ("POST", "/api/rows/bulk-delete", "GET, HEAD"),
-            ("POST", "/api/rows/1/restore", ""),
-            ("DELETE", "/api/rows/1/permanent", ""),
-        ],
-    )
-    async def test_ledgers_are_read(self, echoed: Client, verb: str, path: str, allow: str) -> None:
-        answer = await echoed.request(verb, path)
-
-        assert answer.status_code == 405
-        assert answer.json()["reason"] == "LEDGER_IMMUTABLE"
-        assert answer.headers["allow"] == allow
-
-    async def test_the_contracts_ledgers(self, rest: Client) -> None:
-        for path in ("/api/credits-transactions", "/api/credits-usages"):
-            answer = await rest.post(path, json={})
-            assert answer.status_code == 405
-            assert answer.json()["reason"] == "LEDGER_IMMUTABLE"
-
-    async def test_raw_bodies(self, echoed: Client) -> None:
-        headers = {"content-type": "application/x-thing"}
-        answer = await echoed.post("/api/hooks/mail", content=b"\x00\xff", headers=headers)
-
-        assert answer.content == b"mail:\x00\xff"
-        assert answer.headers["content-type"] == "application/x-thing"
-
-    async def test_head_is_get_without_its_body(self, echoed: Client) -> None:
-        get = await echoed.get("/api/things/1")
-        head = await echoed.head("/api/things/1")
-
-        assert head.content == b""
-        for name in ("content-length", "etag", "content-type"):
-            assert head.headers[name] == get.headers[name]
-
-
-async def raw_get(url: str, target: str) -> tuple[int, bytes]:
-    """A GET whose target no client has tidied."""
-    host, port = url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-    async with asyncio.timeout(20):
-        whole = await reader.read()
-    writer.close()
-    head, _, body = whole.partition(b"\r\n\r\n")
-    return int(head.split()[1]), body
