@@ -150,7 +150,7 @@ FIGURES = (
     Figure("consume_spread", "ConsumeCredits on 1,000 wallets over a bare echo", 0.4, _spread),
     Figure("consume_hot", "ConsumeCredits on one wallet over 1,000 wallets", 0.8, _hot),
     Figure("logs_deep", "page 10,000 of 1,000,000 interactions over the first", 0.8, _deep_page),
-    Figure("logs_list", "ListFeatureUsageLogs of 100 rows over a bare find", 0.3, _list),
+    Figure("logs_list", "ListFeatureUsageLogs of 100 rows over a bare find", 0.2, _list),
     Figure("logs_get", "GetFeatureUsageLog over a bare find", 0.3, _get),
 )
 
