@@ -20,11 +20,12 @@ from server.kernel.timestamps import storable_time
 from server.resources.changes import Changes, not_found
 from server.resources.engine import Resources
 from server.resources.fields import date
-from server.resources.model import ENGINE_FIELDS, Document, Resource
+from server.resources.model import Document, Resource
 from server.resources.schedule import fold
 from server.rpc.kinds import is_written
 from server.rpc.validation import check
 
+_OnRow = Callable[[Changes, Document], Awaitable[Any]]
 _ONE_WORD = ("List", "Get", "Create", "Update", "Delete", "Restore", "Purge")
 _VERBS = {"BatchDelete": "batch_delete"} | {verb: verb.lower() for verb in _ONE_WORD}
 
@@ -144,9 +145,7 @@ class _Rpc:
 
         return await self._resources.run(request, self._answer, work)
 
-    async def _of_one(
-        self, request: Any, work: Callable[[Changes, Document], Awaitable[Any]]
-    ) -> Any:
+    async def _of_one(self, request: Any, work: _OnRow) -> Any:
         row_id = parse_id("id", request.id)
 
         async def with_row(changes: Changes) -> Any:
@@ -174,8 +173,7 @@ class _Rpc:
         for path in paths:
             _copy(message, given, path.split("."))
         check(message, f"{self._field}.")
-        new = self._table.codec.encode(message)
-        new |= {name: base[name] for name in ENGINE_FIELDS if name in base}
+        new = self._table.codec.replaced(base, message)
         for name in self._resource.immutable:
             if new.get(name) != base.get(name):
                 field = f"{self._field}.{name}"

@@ -56,6 +56,12 @@ class Codec:
                 values[name] = value if convert is None else convert(value)
         return self._make(**values)
 
+    def replaced(self, document: Document, message: Message) -> Document:
+        """The document as the message says; what no message holds stays as it is."""
+        own = self._decoders.keys() - {"version"}
+        kept = {key: value for key, value in document.items() if key not in own}
+        return kept | self.encode(message)
+
     def encode(self, message: Message) -> Document:
         """The document: MALFORMED_ID or FIELD_INVALID for what cannot be stored."""
         document: Document = {}

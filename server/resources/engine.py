@@ -110,7 +110,7 @@ class Resources:
     async def get(self, resource: Resource, row_id: ObjectId, expand: Sequence[str] = ()) -> Any:
         """The row's message, deleted or not; RESOURCE_NOT_FOUND, EXPAND_INVALID."""
         table = self.table(resource)
-        for row in await self._find(table, {"_id": row_id}, {"_id": 1}, 1, expand):
+        for row in await self._find(table, {"_id": row_id}, {}, 1, expand):
             return self._decode(table, row, expand)
         raise not_found(resource, row_id)
 
@@ -176,10 +176,11 @@ class Resources:
         joins = [_join(table, name) for name in expand]
         with reachable():
             if not joins:
-                found = collection.find(query, sort=sort, limit=limit, batch_size=limit)
+                found = collection.find(query, sort=sort or None, limit=limit, batch_size=limit)
                 return await found.to_list()
-            stages: list[Document] = [{"$match": query}, {"$sort": sort}, {"$limit": limit}, *joins]
-            return await (await collection.aggregate(stages)).to_list()
+            asked = {"$match": query, "$sort": sort, "$limit": limit}
+            stages = [{name: value} for name, value in asked.items() if value]
+            return await (await collection.aggregate([*stages, *joins])).to_list()
 
     def _decode(self, table: Table, row: Document, expand: Sequence[str] = ()) -> Any:
         """As of now: what is due is in force, in the rows referred to as well."""

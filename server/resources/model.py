@@ -3,7 +3,9 @@
 A row's document has the message's own field names: `_id` for `id`, ObjectIds for `*_id`, dates for
 timestamps, numbers for enums, sub-documents for messages and maps, JSON text for
 google.protobuf.Value. What is not set (an optional, a message, an id) is absent. Beside them stand
-the engine's own fields, ENGINE_FIELDS.
+the engine's own fields: `version`, an int, is the etag as text; `guard`, an int, counts those who
+relied on the row; `scheduled` is [{effective_time, fields}], the soonest first; `search_keys` are
+what a search looks through.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,10 +17,6 @@ from google.protobuf.message import Message
 from server.mongo.schema import Index
 
 Document = dict[str, Any]
-
-ENGINE_FIELDS: Final = ("version", "guard", "scheduled", "search_keys")
-"""version: int, the etag as text. guard: int, counts those who relied on the row. scheduled:
-[{effective_time, fields}], the soonest first. search_keys: what a search looks through."""
 
 OUTPUT_ONLY: Final = ("id", "is_deleted", "etag", "created_time", "updated_time", "deleted_time")
 """Output-only in every message that has them."""
