@@ -166,6 +166,8 @@ class WalletWatches:
 
     def _take_down(self, watch: WalletWatch) -> None:
         watch.stop_listening()
+        # Once is enough; and what it holds holds the watch.
+        watch.stop_listening = _nothing
         self._to_read.pop(watch, None)
         if self._watches.get(watch.user_id) is watch:
             del self._watches[watch.user_id]
@@ -206,13 +208,14 @@ class WalletWatches:
         news: list[WalletWatch] = []
         try:
             wallets = await self._wallets.wallets([watch.user_id for watch in watches])
-            news = [watch for watch in watches if self._take(watch, wallets.get(watch.user_id))]
+            for watch in watches:
+                if self._take(watch, wallets.get(watch.user_id)):
+                    news.append(watch)
         except Exception as error:  # noqa: BLE001  told to those who wait; the sweep asks again
             _log.warning("watched wallets could not be read", exc_info=error)
             failure = error
         for reading in waiting:
-            if reading is not None:
-                reading.set_result(failure)
+            _resolve(reading, failure)
         await _wake(news)
 
     def _take(self, watch: WalletWatch, wallet: Wallet | None) -> bool:
@@ -234,6 +237,8 @@ class WalletWatches:
 
     def _fail(self, watch: WalletWatch, failure: Callable[[], DomainError]) -> None:
         watch.failure = failure
+        # Who came while it was read waits for a reading that there will not be.
+        _resolve(watch.begin_reading(), None)
         # Who comes from now on begins anew.
         self._take_down(watch)
 
@@ -291,3 +296,12 @@ async def _wake(watches: Iterable[WalletWatch]) -> None:
             woken += 1
             if woken % WAKE_SLICE == 0:
                 await asyncio.sleep(0)
+
+
+def _resolve(reading: "asyncio.Future[Exception | None] | None", result: Exception | None) -> None:
+    if reading is not None:
+        reading.set_result(result)
+
+
+def _nothing() -> None:
+    """Stands for what was done already."""

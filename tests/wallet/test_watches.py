@@ -202,6 +202,20 @@ class TestRefusals:
                 assert await ending(watches.follow(new_user())) == "WALLET_NOT_FOUND"
         assert not watches.heard
 
+    async def test_who_comes_while_it_is_found_out(self, ledger: Database) -> None:
+        user_id = new_user()
+        watches = Watches(ledger)
+        watches.store.gate.clear()
+        async with watches.running():
+            first = watches.follow(user_id)
+            await soon(watches.store.reading.wait())
+            second = watches.follow(user_id)
+            await asyncio.sleep(0)
+            watches.store.gate.set()
+            for follower in (first, second):
+                assert await ending(follower) == "WALLET_NOT_FOUND"
+        assert not watches.heard
+
     async def test_a_wallet_that_goes_back(self, served: Served, ledger: Database) -> None:
         user_id = await served.new_wallet(CREDITS)
         await served.consume(user_id, 1)

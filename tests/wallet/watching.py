@@ -81,6 +81,9 @@ class CountingStore:
         self._store = store
         self.readings = 0
         self.failure: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.reading = asyncio.Event()
         self._read = asyncio.Event()
 
     async def read_again(self) -> None:
@@ -90,6 +93,8 @@ class CountingStore:
 
     async def wallets(self, user_ids: Iterable[str]) -> Mapping[str, Wallet]:
         self.readings += 1
+        self.reading.set()
+        await self.gate.wait()
         if self.failure is not None:
             raise self.failure
         found = await self._store.wallets(user_ids)
