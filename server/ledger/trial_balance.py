@@ -24,8 +24,8 @@ WALLETS_ACCOUNT = "wallets"
 MAX_ENTRIES = 1_000_000
 """Entries that one trial balance adds up; a longer period is asked for in parts."""
 
-MAX_SECONDS = 25
-"""Less than the deadline of a unary call."""
+MAX_MS = 25_000
+"""How long mongod may add up; less than the deadline of a unary call."""
 
 MAX_CONCURRENT = 1
 """It keeps a core of mongod busy: who asks meanwhile waits, up to the call's deadline."""
@@ -64,7 +64,7 @@ class TrialBalance:
             try:
                 with reachable():
                     found = await self._database.collection(ENTRIES).aggregate(
-                        _pipeline(period), maxTimeMS=MAX_SECONDS * 1_000, allowDiskUse=True
+                        _pipeline(period), maxTimeMS=MAX_MS, allowDiskUse=True
                     )
                     rows = await found.to_list()
             except ExecutionTimeout:
@@ -159,5 +159,5 @@ def _too_slow() -> DomainError:
     return DomainError(
         Reason.DEADLINE_EXCEEDED,
         "the period has too many transactions to add up in time: ask for a shorter one",
-        {"limit_seconds": MAX_SECONDS},
+        {"limit_seconds": MAX_MS / 1_000},
     )

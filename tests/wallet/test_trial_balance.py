@@ -167,6 +167,18 @@ class TestBounds:
         assert refusal.metadata["field"] == "start_time"
         assert (await trial_balance(clocked, start_time=manual_clock())).transactions == 1
 
+    async def test_what_takes_too_long_is_given_up(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await served.new_wallet(1)
+        many = [{"$set": {"n": {"$range": [0, 100_000]}}}, {"$unwind": "$n"}]
+        stages = [*many, *many, {"$count": "n"}]
+        monkeypatch.setattr("server.ledger.trial_balance._pipeline", lambda _: stages)
+        monkeypatch.setattr("server.ledger.trial_balance.MAX_MS", 50)
+        with refused("DEADLINE_EXCEEDED") as refusal:
+            await trial_balance(served)
+        assert refusal.metadata == {"limit_seconds": "0.05"}
+
     async def test_sums_beyond_int64_are_refused(self, clocked: Served) -> None:
         for _ in range(2):
             await clocked.new_wallet(2**63 - 1)
