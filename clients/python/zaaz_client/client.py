@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceStub
 from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
+from zaaz.wallet.v1.statement_service_pb2_grpc import StatementServiceStub
 from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceStub
 
 from zaaz_client.channel import TypedChannel, connect
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
     from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceAsyncStub
     from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceAsyncStub
+    from zaaz.wallet.v1.statement_service_pb2_grpc import StatementServiceAsyncStub
     from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceAsyncStub
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
@@ -34,6 +36,7 @@ class _Open:
     credits: "CreditsServiceAsyncStub"
     usage: "UsageServiceAsyncStub"
     auth: "AuthServiceAsyncStub"
+    statements: "StatementServiceAsyncStub"
 
     @classmethod
     def on(cls, channel: TypedChannel) -> "_Open":
@@ -43,6 +46,7 @@ class _Open:
             CreditsServiceStub(channel),
             UsageServiceStub(channel),
             AuthServiceStub(channel),
+            StatementServiceStub(channel),
         )
 
 
@@ -150,6 +154,11 @@ class ZaazClient:
     def auth(self) -> "AuthServiceAsyncStub":
         """AuthService."""
         return self._opened.auth
+
+    @property
+    def statements(self) -> "StatementServiceAsyncStub":
+        """StatementService. `zaaz_client.statements` verifies what it answers with."""
+        return self._opened.statements
 
     @property
     def _opened(self) -> _Open:

@@ -9,7 +9,6 @@ from zaaz.wallet.v1.statement_service_pb2 import (
     GetStatementResponse,
     ListSigningKeysRequest,
 )
-from zaaz.wallet.v1.statement_service_pb2_grpc import StatementServiceStub
 
 from zaaz_client.client import ZaazClient
 from zaaz_client.errors import ProtocolError
@@ -60,7 +59,7 @@ async def signing_keys(client: ZaazClient) -> dict[str, bytes]:
     keys: dict[str, bytes] = {}
     request = ListSigningKeysRequest()
     while True:
-        page = await StatementServiceStub(client.channel).ListSigningKeys(request)
+        page = await client.statements.ListSigningKeys(request)
         keys |= {key.key_id: key.public_key for key in page.signing_keys}
         if not page.next_page_token:
             return keys
@@ -70,5 +69,4 @@ async def signing_keys(client: ZaazClient) -> dict[str, bytes]:
 async def _page(
     client: ZaazClient, request: GetStatementRequest, patience_seconds: float
 ) -> GetStatementResponse:
-    stub = StatementServiceStub(client.channel)
-    return await retry(lambda: stub.GetStatement(request), patience_seconds)
+    return await retry(lambda: client.statements.GetStatement(request), patience_seconds)
