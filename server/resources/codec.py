@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from bson.datetime_ms import DatetimeMS
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from server.kernel.ids import parse_id
-from server.kernel.timestamps import storable_time
-from server.resources.fields import date, is_a, is_id
+from server.kernel.timestamps import storable_time, timestamp
+from server.resources.fields import date, is_a, is_id, millis
 from server.resources.model import Document
 from server.resources.values import value_of
 
@@ -33,14 +34,17 @@ class Codec:
         self._known[message.DESCRIPTOR.full_name] = self
         self._text_ids = text_ids
         # By document key. An etag is the row's version.
-        self._decoders: dict[str, tuple[str, Convert]] = {}
+        self._names: dict[str, str] = {}
+        self._decoders: list[tuple[str, Callable[[Any], Any]]] = []
         # Name, document key, conversion, whether it may be unset, whether empty is left out.
         self._encoders: list[tuple[str, str, Convert, bool, bool]] = []
         fields: Any = message.DESCRIPTOR.fields
         for field in fields:
             key = {"id": "_id", "etag": "version"}.get(field.name, field.name)
             decode, encode = (str, None) if key == "version" else self._converters(field)
-            self._decoders[key] = (field.name, decode)
+            self._names[key] = field.name
+            if decode is not None:
+                self._decoders.append((field.name, decode))
             is_sparse = field.is_repeated or is_id(field, text_ids)
             if key != "version":
                 row = (field.name, key, encode, field.has_presence, is_sparse)
@@ -48,17 +52,20 @@ class Codec:
 
     def decode(self, document: Mapping[str, Any]) -> Any:
         """The message; what it has no field for is left out."""
-        decoders, values = self._decoders, {}
-        for key, value in document.items():
-            decoder = decoders.get(key)
-            if decoder is not None and value is not None:
-                name, convert = decoder
-                values[name] = value if convert is None else convert(value)
+        names = self._names
+        values = {
+            names[key]: value
+            for key, value in document.items()
+            if key in names and value is not None
+        }
+        for name, convert in self._decoders:
+            if name in values:
+                values[name] = convert(values[name])
         return self._make(**values)
 
     def replaced(self, document: Document, message: Message) -> Document:
         """The document as the message says; what no message holds stays as it is."""
-        own = self._decoders.keys() - {"version"}
+        own = self._names.keys() - {"version"}
         kept = {key: value for key, value in document.items() if key not in own}
         return kept | self.encode(message)
 
@@ -108,5 +115,5 @@ def _each_value(convert: Convert) -> Convert:
     return lambda values: {key: convert(value) for key, value in values.items()}
 
 
-def _timestamp(moment: datetime) -> Timestamp:
-    return Timestamp(seconds=int(moment.timestamp()), nanos=moment.microsecond * 1_000)
+def _timestamp(moment: datetime | DatetimeMS) -> Timestamp:
+    return timestamp(millis(moment) if isinstance(moment, datetime) else int(moment))

@@ -13,6 +13,8 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeVar
 
 from bson import ObjectId
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.datetime_ms import DatetimeMS
 from google.protobuf.message import Message
 
 from server.kernel.clock import Clock
@@ -22,7 +24,6 @@ from server.kernel.principal import current_principal
 from server.mongo.database import Database
 from server.mongo.errors import DatabaseUnavailable, TransactionLost, reachable
 from server.resources.changes import Changes, not_found
-from server.resources.fields import date
 from server.resources.model import Document, Resource
 from server.resources.queries import begins_with, parse_filter, parse_order
 from server.resources.schedule import fold
@@ -47,6 +48,10 @@ MAX_PAGE_BYTES: Final = 3 * 1024 * 1024
 MAX_TOTAL_SIZE: Final = 10_000
 """A count ends here: counting a million rows costs as much as a hundred pages of them."""
 
+# Most of a row's times are only handed on, and making datetimes of them takes half of the reading.
+_TIMES_IN_MS: Final[CodecOptions[Document]] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_MS
+)
 _Answer = TypeVar("_Answer", bound=Message)
 Work = Callable[[Changes], Awaitable[_Answer]]
 Refresh = Callable[[], Awaitable[None]]
@@ -72,6 +77,9 @@ class Resources:
         known = tuple(declared)
         histories = [one.history.resource() for one in known if one.history is not None]
         self._tables = {one.collection: Table(one, known) for one in (*known, *histories)}
+        self._stored = {
+            name: database.collection(name).with_options(_TIMES_IN_MS) for name in self._tables
+        }
         self._listeners: list[tuple[frozenset[str], Refresh]] = []
 
     def table(self, resource: Resource) -> Table:
@@ -139,8 +147,8 @@ class Resources:
         total = 0
         if request.with_total_size:
             with reachable():
-                collection = self._database.collection(table.name)
-                total = await collection.count_documents(query, limit=MAX_TOTAL_SIZE)
+                stored = self._stored[table.name]
+                total = await stored.count_documents(query, limit=MAX_TOTAL_SIZE)
         return Page(messages, self._tokens.next(bound, last), total)
 
     async def _attempt(
@@ -172,7 +180,7 @@ class Resources:
     async def _find(
         self, table: Table, query: Document, sort: Document, limit: int, expand: Sequence[str]
     ) -> list[Document]:
-        collection = self._database.collection(table.name)
+        collection = self._stored[table.name]
         joins = [_join(table, name) for name in expand]
         with reachable():
             if not joins:
@@ -189,7 +197,7 @@ class Resources:
         return table.codec.decode(self._due(row))
 
     def _due(self, row: Document) -> Document:
-        return fold(row, date(self._clock())) if "scheduled" in row else row
+        return fold(row, DatetimeMS(self._clock())) if "scheduled" in row else row
 
 
 def _query(table: Table, request: Any, within: Mapping[str, Any]) -> Document:

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from bson.datetime_ms import DatetimeMS
+
 from server.kernel.errors import field_invalid
 from server.resources.model import MAX_SCHEDULED, Document
 
 
-def fold(row: Document, moment: datetime) -> Document:
+def fold(row: Document, moment: datetime | DatetimeMS) -> Document:
     """The row as it is at `moment`: what is due by then is in force, the rest still waits."""
     scheduled = row.get("scheduled")
     if not scheduled or scheduled[0]["effective_time"] > moment:
