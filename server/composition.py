@@ -258,7 +258,7 @@ def _add_credits(
         lambda value: prices.book.is_active(value),
     )
     explainer = Explainer(reader, pricing, lambda: prices.book, lambda: catalog.book)
-    process = CreditsProcessServicer(holds, reader, entitlements, explainer, tokens, clock)
+    process = CreditsProcessServicer(holds, reader, entitlements, explainer, pricing, tokens, clock)
     rpc.add(add_CreditsProcessServiceServicer_to_server, process, complete=True)
     servicer = CreditsServicer(ledger, reader, pricing, resources, published, tokens, clock)
     rpc.add(add_CreditsServiceServicer_to_server, servicer, complete=True)

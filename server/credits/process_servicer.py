@@ -9,6 +9,8 @@ from zaaz.ledger.v1 import hold_pb2
 
 from server.credits.entitlement import Entitlements, Estimate, Question
 from server.credits.explanation import Explainer
+from server.credits.pricing import Pricing
+from server.credits.transactions import credits_transaction
 from server.kernel.clock import Clock
 from server.kernel.errors import DomainError
 from server.kernel.ids import new_id, parse_id
@@ -19,7 +21,7 @@ from server.ledger.draft import HoldRow
 from server.ledger.hold_service import HoldLedger, HoldTerms, KnownHold
 from server.ledger.holds import FundsRefusedError
 from server.ledger.jobs import Posted
-from server.ledger.messages import hold_message, transaction_message, wallet_message
+from server.ledger.messages import hold_message, wallet_message
 from server.ledger.model import DisconnectPolicy, Priced, Tokens, Wallet, WalletType
 from server.ledger.operations import ExtendHold
 from server.ledger.reader import LedgerReader
@@ -38,6 +40,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         reader: LedgerReader,
         entitlements: Entitlements,
         explainer: Explainer,
+        pricing: Pricing,
         page_tokens: PageTokens,
         clock: Clock,
     ) -> None:
@@ -45,6 +48,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         self._reader = reader
         self._entitlements = entitlements
         self._explainer = explainer
+        self._pricing = pricing
         self._page_tokens = page_tokens
         self._clock = clock
 
@@ -55,17 +59,25 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         question, now_ms = _question(request), self._clock()
         caller = _caller(request.request_id)
         wallet = await self._holds.wallet(request.user_id)
-        estimate = self._entitlements.estimate(question, now_ms)
-        terms = _terms(request, question, estimate)
+        terms = _terms(request, question)
         is_paid = wallet.profile.type == WalletType.PAID
-        denials = self._entitlements.denials(question, is_paid)
+        try:
+            estimate = self._entitlements.estimate(question, now_ms)
+            denials = self._entitlements.denials(question, is_paid)
+        except DomainError:
+            # What was allowed may be gone by now: its replay is answered all the same.
+            earlier = await self._holds.placed_before(caller, terms)
+            if earlier is None:
+                raise
+            return self._allowed(earlier)
         if denials:
             earlier = await self._holds.placed_before(caller, terms)
             if earlier is not None:
                 return self._allowed(earlier)
             return self._denied(question, wallet, estimate)
         try:
-            return self._allowed(await self._holds.place(caller, terms))
+            placed = await self._holds.place(caller, terms, estimate.priced, now_ms)
+            return self._allowed(placed)
         except FundsRefusedError as refused:
             return pb.AuthorizeUsageResponse(
                 denials=[_denial(error) for error in refused.all], estimate=_estimate(estimate)
@@ -156,7 +168,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         )
         hold, wallet = self._after(posted)
         assert posted.entry is not None
-        transaction = transaction_message(posted.entry)
+        transaction = credits_transaction(posted.entry, self._pricing)
         return pb.CaptureHoldResponse(hold=hold, transaction=transaction, wallet=wallet)
 
     async def ReleaseHold(
@@ -240,11 +252,10 @@ def _question(request: pb.AuthorizeUsageRequest | pb.CheckAccessRequest) -> Ques
     return Question(request.feature_endpoint, request.ai_model, tokens, request.words)
 
 
-def _terms(request: pb.AuthorizeUsageRequest, question: Question, estimate: Estimate) -> HoldTerms:
+def _terms(request: pb.AuthorizeUsageRequest, question: Question) -> HoldTerms:
     return HoldTerms(
         request.user_id,
-        estimate.priced,
-        estimate.priced_ms,
+        question.tokens,
         _ttl(request) if request.HasField("ttl") else DEFAULT_TTL_MS,
         request.disconnect_policy or DisconnectPolicy.RELEASE,
         question.feature_endpoint,

@@ -12,7 +12,7 @@ from server.ledger.committer import Committer
 from server.ledger.draft import HoldRow
 from server.ledger.expiry import expire
 from server.ledger.jobs import OperationJob, Posted, Request
-from server.ledger.model import Cause, DisconnectPolicy, Hold, HoldState, Priced, Wallet
+from server.ledger.model import Cause, DisconnectPolicy, Hold, HoldState, Priced, Tokens, Wallet
 from server.ledger.operations import CaptureHold, ExtendHold, Operation, PlaceHold, ReleaseHold
 from server.ledger.reader import LedgerReader
 from server.ledger.refusals import hold_not_found, wallet_not_found
@@ -24,11 +24,10 @@ MAX_KNOWN_HOLDS = 50_000
 
 
 class HoldTerms(NamedTuple):
-    """What a hold is asked for. `bound` is what it may come to at prices of `priced_ms`."""
+    """What a hold is asked for: `tokens` are the most that it may come to."""
 
     user_id: str
-    bound: Priced
-    priced_ms: int
+    tokens: Tokens
     ttl_ms: int
     policy: int = DisconnectPolicy.RELEASE
     feature_endpoint: str = ""
@@ -63,14 +62,19 @@ class HoldLedger:
             raise wallet_not_found(user_id)
         return expire(wallet, self._clock()).wallet
 
-    async def place(self, caller: Caller, terms: HoldTerms) -> Posted:
-        """FundsRefusedError, TOO_MANY_HOLDS, WALLET_NOT_FOUND."""
+    async def place(
+        self, caller: Caller, terms: HoldTerms, bound: Priced, priced_ms: int
+    ) -> Posted:
+        """FundsRefusedError, TOO_MANY_HOLDS, WALLET_NOT_FOUND.
+
+        `bound` is what the tokens come to at the prices of `priced_ms`.
+        """
         hold = Hold(
             new_id(),
             caller.client_id,
-            terms.bound,
+            bound,
             expires_ms=0,
-            priced_ms=terms.priced_ms,
+            priced_ms=priced_ms,
             created_ms=0,
             policy=terms.policy,
             feature_endpoint=terms.feature_endpoint,
@@ -179,7 +183,7 @@ def _asked(terms: HoldTerms) -> Sequence[object]:
     return (
         "hold",
         terms.user_id,
-        (*terms.bound.tokens,),
+        (*terms.tokens,),
         terms.words,
         terms.ttl_ms,
         terms.policy,

@@ -30,7 +30,9 @@ async def reverse(served: Served, transaction_id: str) -> None:
 
 
 async def carry_debt(served: Served, user_id: str) -> None:
-    wallet = wallet_pb2.Wallet(user_id=user_id, overdraft_policy=2)
+    wallet = wallet_pb2.Wallet(
+        user_id=user_id, overdraft_policy=wallet_pb2.OVERDRAFT_POLICY_CARRY_DEBT
+    )
     await served.wallets.UpdateWallet(
         wallet_service_pb2.UpdateWalletRequest(request_id=new_key(), wallet=wallet)
     )
@@ -406,7 +408,7 @@ class TestListHolds:
                 break
         assert sorted(seen) == sorted(placed)
         active = await holder.served.process.ListHolds(
-            pb.ListHoldsRequest(user_id=user_id, state=ACTIVE)
+            pb.ListHoldsRequest(user_id=user_id, state=hold_pb2.HOLD_STATE_ACTIVE)
         )
         assert {hold.id for hold in active.holds} == set(placed[1:])
         other = pb.ListHoldsRequest(user_id=new_user(), page_token=page.next_page_token or "x")
