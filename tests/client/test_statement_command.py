@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from zaaz_client.cli import main
+from zaaz_client.statements.verify import MAX_LINE_BYTES
 
 from tests.serving import Served, new_user
 
@@ -174,6 +175,12 @@ class TestVerify:
             assert code == 0, err
         code, _, err = verify(str(file), "--key", other.hex())
         assert (code, "signed with the key" in err) == (1, True)
+
+    def test_an_endless_line(self, file: Path) -> None:
+        with file.open("ab") as more:
+            more.write(b"x" * (2 * MAX_LINE_BYTES))
+        code, _, err = verify(str(file), "--no-signature")
+        assert (code, "after the signed head" in err) == (1, True)
 
     def test_wrong_usage_is_named(self, file: Path, tmp_path: Path) -> None:
         empty = tmp_path / "empty"

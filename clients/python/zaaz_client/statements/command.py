@@ -22,7 +22,7 @@ from zaaz_client.errors import (
 )
 from zaaz_client.statements.download import signing_keys, statement_lines
 from zaaz_client.statements.formats import FORMATS, credits_text
-from zaaz_client.statements.verify import Verdict, verify
+from zaaz_client.statements.verify import MAX_LINE_BYTES, Verdict, verify
 
 PATIENCE_SECONDS: Final = 10.0
 """How long a page of a statement is asked for before the server counts as away."""
@@ -228,7 +228,9 @@ def _read_keys(given: str) -> list[bytes]:
 
 def _verify(file: Path, keys: list[bytes]) -> Verdict:
     try:
-        with file.open("rb") as lines:
+        with file.open("rb") as opened:
+            # A file that is one endless line does not come into memory whole.
+            lines = iter(lambda: opened.readline(MAX_LINE_BYTES + 1), b"")
             return verify(lines, keys)
     except OSError as error:
         raise BadUsage(f"{file} cannot be read: {error.strerror}") from error
