@@ -76,8 +76,7 @@ async def _refuse_beside_a_namesake(changes: Changes, resource: Resource, same: 
     """What was billed by a row that is deleted stays as it was: the next begins after it."""
     if resource.history is None or changes.effective >= changes.now:
         return
-    deletion = {"is_deleted": True, "$expr": {"$eq": ["$effective_time", "$created_time"]}}
-    query = {**same, **deletion, "effective_time": {"$gt": changes.effective}}
+    query = {**same, "is_deleted": True, "effective_time": {"$gt": changes.effective}}
     if await changes.tx.find(resource.history.collection, query, limit=1):
         raise field_invalid("effective_time", "is before the end of a row that was deleted")
 

@@ -1,5 +1,6 @@
 """Models, credit prices and margins as a test wants them, made through the contract."""
 
+import asyncio
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -15,6 +16,7 @@ from tests.serving import Served, new_key, usage_event
 
 DOLLAR = 1_000_000
 CREDIT = 1_000_000
+WAIT_SECONDS = 20
 
 
 def dollars(amount: int, **fields: Any) -> ai_model_pb2.TokenPrices:
@@ -191,6 +193,13 @@ async def billed(served: Served, ai_model: str, occurred_ms: int) -> int | str:
     )
     (result,) = await served.record(event)
     return outcome(result)
+
+
+async def until_billed(served: Served, ai_model: str, occurred_ms: int, wanted: int) -> None:
+    """Returns when a process that did not make the change itself has noticed it."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while await billed(served, ai_model, occurred_ms) != wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 def outcome(result: usage_service_pb2.RecordUsageResult) -> int | str:

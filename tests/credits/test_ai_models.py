@@ -1,6 +1,5 @@
 """Models and their prices through the contract: kept, versioned, in force at their times."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -23,12 +22,12 @@ from tests.credits.priced import (
     new_profit,
     outcome,
     restore_model,
+    until_billed,
 )
 from tests.ledger.calls import refused
 from tests.serving import ManualClock, Served, new_key, serving, usage_event
 
 HOUR_MS = 3_600_000
-WAIT_SECONDS = 20
 ONE = 12 * CREDIT // 10
 """What `billed` comes to at a dollar per million tokens."""
 
@@ -317,9 +316,7 @@ class TestProcesses:
             model = await new_model(one, 1)
             occurred = model.created_time.ToMilliseconds()
             assert await billed(one, model.value, occurred) == ONE
-            async with asyncio.timeout(WAIT_SECONDS):
-                while await billed(other, model.value, occurred) != ONE:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+            await until_billed(other, model.value, occurred, ONE)
 
 
 def without_output(model: ai_model_pb2.AiModel) -> ai_model_pb2.AiModel:

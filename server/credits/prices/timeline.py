@@ -157,11 +157,7 @@ class _Model:
         last, self._last = self._last, row
         self.holders.add(row.ai_model_id)
         self.is_active = row.is_active
-        if row.ends:
-            # Deleted again, at a time of what was to come: that has ended with it.
-            if last is None or not last.ends:
-                self.timeline.cut(row.start_ms, row._replace(prices=None))
-        elif last is None or last.ai_model_id != row.ai_model_id:
+        if row.ends or last is None or last.ai_model_id != row.ai_model_id:
             self.timeline.cut(row.start_ms, row)
         else:
             self.timeline.put(row.start_ms, row)
@@ -220,8 +216,6 @@ class _Margin:
 
     def add(self, row: ProfitRow) -> None:
         last, self._last = self._last, row
-        if row.ends and last is not None and last.ends:
-            return
         if row.ends or last is None or last.credits_profit_id != row.credits_profit_id:
             self._rows.cut(row.start_ms, row)
         else:
