@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
 """What a part of the server may import beside itself. app, composition, cli and __main__ may import all."""
 
 EDGE_FILES = {
+    "auth/servicer.py",
     "credits/servicer.py",
     "credits/usage_servicer.py",
     "credits/stream.py",

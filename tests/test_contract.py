@@ -23,7 +23,9 @@ FILES = [
 ]
 PREFIX = "ERROR_REASON_"
 VERBS = ("get", "put", "post", "delete", "patch")
-READ_ONLY = re.compile("Get|List|Verify|Watch|Check|Estimate|Explain|IngestUsage|BatchConsume")
+READ_ONLY = re.compile(
+    "Get|List|Verify|Watch|Check|Estimate|Explain|IngestUsage|BatchConsume|CreateStreamTicket"
+)
 """What reads, and what carries a key of its own for each item."""
 
 METHODS: list[MethodDescriptor] = [

@@ -69,6 +69,8 @@ class NewApiKey:
         """FIELD_INVALID for the first field that breaks its rule, whoever asks (the CLI too)."""
         if not 1 <= len(self.request_id) <= MAX_REQUEST_ID_CHARACTERS:
             raise field_invalid("request_id", f"must have 1 to {MAX_REQUEST_ID_CHARACTERS} letters")
+        if self.client_id == HOUSE_CLIENT:
+            raise field_invalid("client_id", f"{HOUSE_CLIENT} is this server's own")
         if not _CLIENT_ID.fullmatch(self.client_id):
             raise field_invalid(
                 "client_id", "must be lowercase letters, digits and dashes, 63 at most"

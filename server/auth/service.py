@@ -17,6 +17,7 @@ from server.auth.model import (
     normal_scopes,
 )
 from server.auth.store import ApiKeyStore, KeyFilter, RequestIdTakenError
+from server.auth.tickets import StreamTickets
 from server.auth.watches import End
 from server.kernel.clock import Clock, iso, system_clock
 from server.kernel.errors import DomainError, Reason, field_invalid
@@ -35,6 +36,7 @@ class AuthService:
         self._store = ApiKeyStore(database)
         self._secrets = KeySecrets(server_secret)
         self._clock = clock
+        self.tickets = StreamTickets(server_secret, clock)
         self._authenticator = KeyAuthenticator(self._store, clock)
 
     async def create_key(self, creator: str, wanted: NewApiKey) -> CreatedKey:
@@ -93,6 +95,13 @@ class AuthService:
     def authenticate(self, token: str) -> Coroutine[Any, Any, Principal]:
         """See `KeyAuthenticator.authenticate`."""
         return self._authenticator.authenticate(token)
+
+    async def authenticate_ticket(self, ticket: str, method: str, raw: bytes) -> Principal:
+        """Whose ticket it is, if it opens this method with these bytes as its request.
+
+        Raises TICKET_INVALID, and of the key that made it what `authenticate` raises.
+        """
+        return await self._authenticator.authenticate_key(self.tickets.read(ticket, method, raw))
 
     def watch(self, principal: Principal, end: End) -> Callable[[], None]:
         """See `KeyAuthenticator.watch`."""

@@ -9,16 +9,20 @@ from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceServicer
 from server.auth.model import ApiKey, NewApiKey
 from server.auth.service import AuthService
 from server.auth.store import KeyFilter
+from server.auth.tickets import request_of, stream_of
+from server.kernel.errors import field_invalid
 from server.kernel.ids import parse_id
 from server.kernel.paging import PageTokens, page_size
 from server.kernel.principal import current_principal
 from server.kernel.timestamps import storable_time, timestamp
+from server.rpc.access import rule_of
+from server.rpc.validation import check
 
 MAX_PAGE_SIZE = 500
 
 
 class AuthServicer(AuthServiceServicer):
-    """Admin keys only, says the contract; the edge enforces it before a method is reached."""
+    """Who may call, says the contract; the edge enforces it before a method is reached."""
 
     def __init__(self, service: AuthService, page_tokens: PageTokens) -> None:
         self._service = service
@@ -68,6 +72,27 @@ class AuthServicer(AuthServiceServicer):
         """End a key."""
         key = await self._service.revoke_key(parse_id("id", request.id))
         return pb.RevokeApiKeyResponse(api_key=_message(key))
+
+    async def CreateStreamTicket(
+        self,
+        request: pb.CreateStreamTicketRequest,
+        context: ServicerContext[pb.CreateStreamTicketRequest, pb.CreateStreamTicketResponse],
+    ) -> pb.CreateStreamTicketResponse:
+        """A ticket for a stream that the caller may open itself."""
+        principal = current_principal()
+        stream = stream_of(request.method)
+        rule = rule_of(request.method)
+        if stream is None or rule.is_closed or rule.public:
+            raise field_invalid("method", "must be a stream that a ticket can open")
+        rule.check(principal)
+        wanted = request_of(stream, request.request)
+        check(wanted, "request.")
+        ticket = self._service.tickets.make(
+            principal.api_key_id, stream, wanted, request.ttl_seconds
+        )
+        return pb.CreateStreamTicketResponse(
+            ticket=ticket.text, expires_time=timestamp(ticket.expires_time)
+        )
 
 
 def _message(key: ApiKey) -> pb.ApiKey:

@@ -86,6 +86,7 @@ class Reason(StrEnum):
     TOO_MANY_HOLDS = auto()
     RESYNC_REQUIRED = auto()
     TOO_MANY_WATCHERS = auto()
+    TICKET_INVALID = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Who may call: the contract's access option against the caller's API key.
 
+A stream of responses can also be opened with a ticket that a key has made for it.
 Checked before anything else about a request: who may not call a method does
 not learn whether its request was well-formed or its row exists.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -27,6 +28,7 @@ PUBLIC_SERVICES: Final = frozenset(
 
 _AUTHORIZATION = "authorization"
 _BEARER = "bearer "
+_TICKET = "ticket "
 _MAX_TOKEN_CHARACTERS = 512
 
 
@@ -35,6 +37,10 @@ class Authenticator(Protocol):
 
     async def authenticate(self, token: str) -> Principal:
         """Whose key it is; CREDENTIALS_INVALID, API_KEY_EXPIRED or API_KEY_REVOKED."""
+        ...
+
+    async def authenticate_ticket(self, ticket: str, method: str, raw: bytes) -> Principal:
+        """Whose ticket it is that opens the stream `method` with these bytes; TICKET_INVALID."""
         ...
 
     def watch(self, principal: Principal, end: Callable[[DomainError], None]) -> Callable[[], None]:
@@ -53,6 +59,13 @@ class Rule:
     def is_closed(self) -> bool:
         """Nobody may call it."""
         return not self.public and not self.scopes
+
+    def check(self, principal: Principal) -> None:
+        """SCOPE_MISSING of a principal that may not call it."""
+        if self.scopes.isdisjoint(principal.scopes) and ADMIN not in principal.scopes:
+            scopes = ", ".join(sorted(self.scopes))
+            message = f"the API key lacks a scope that the method takes: {scopes}"
+            raise DomainError(Reason.SCOPE_MISSING, message, {"scopes": scopes})
 
 
 def rule_of(method: str) -> Rule:
@@ -82,15 +95,12 @@ def admitting(authenticator: Authenticator, method: Method, inner: Step) -> Step
         return inner
     if rule.is_closed:
         return _closed(method.name)
-    allowed = rule.scopes | {ADMIN}
-    scopes = ", ".join(sorted(rule.scopes))
+    authenticate = _by_key_or_ticket if method.is_watch else _by_key
 
     async def admit(call: Call) -> bytes | None:
-        principal = await authenticator.authenticate(_bearer_token(call))
+        principal = await authenticate(authenticator, call)
         call.principal = principal
-        if allowed.isdisjoint(principal.scopes):
-            message = f"the API key lacks a scope that the method takes: {scopes}"
-            raise DomainError(Reason.SCOPE_MISSING, message, {"scopes": scopes})
+        rule.check(principal)
         set_principal(principal)
         if call.stream is None:
             return await inner(call)
@@ -111,10 +121,22 @@ def _closed(name: str) -> Step:
     return refuse
 
 
-def _bearer_token(call: Call) -> str:
+def _by_key(authenticator: Authenticator, call: Call) -> Awaitable[Principal]:
+    return authenticator.authenticate(_token(_authorization(call)))
+
+
+def _by_key_or_ticket(authenticator: Authenticator, call: Call) -> Awaitable[Principal]:
+    value = _authorization(call)
+    if call.raw is not None and value[: len(_TICKET)].lower() == _TICKET:
+        ticket = value[len(_TICKET) :].strip()
+        return authenticator.authenticate_ticket(ticket, call.method.name, call.raw)
+    return authenticator.authenticate(_token(value))
+
+
+def _authorization(call: Call) -> str:
     for key, value in call.metadata:
         if key == _AUTHORIZATION and isinstance(value, str):
-            return _token(value)
+            return value
     raise DomainError(
         Reason.CREDENTIALS_MISSING, "metadata `authorization: Bearer <key>` is missing"
     )
@@ -122,6 +144,8 @@ def _bearer_token(call: Call) -> str:
 
 def _token(value: str) -> str:
     if value[: len(_BEARER)].lower() != _BEARER:
+        if value[: len(_TICKET)].lower() == _TICKET:
+            raise DomainError(Reason.TICKET_INVALID, "a ticket opens streams only")
         message = "metadata `authorization` must be `Bearer <key>`"
         raise DomainError(Reason.CREDENTIALS_MISSING, message)
     token = value[len(_BEARER) :].strip()

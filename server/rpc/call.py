@@ -28,6 +28,11 @@ class Method:
         """One request, one response."""
         return not (self.request_streaming or self.response_streaming)
 
+    @property
+    def is_watch(self) -> bool:
+        """One request, a stream of responses."""
+        return self.response_streaming and not self.request_streaming
+
 
 @dataclass(slots=True)
 class Call:

@@ -111,6 +111,7 @@ CODES: Final[dict[Reason, grpc.StatusCode]] = {
     Reason.TOO_MANY_HOLDS: _Code.RESOURCE_EXHAUSTED,
     Reason.RESYNC_REQUIRED: _Code.OUT_OF_RANGE,
     Reason.TOO_MANY_WATCHERS: _Code.RESOURCE_EXHAUSTED,
+    Reason.TICKET_INVALID: _Code.UNAUTHENTICATED,
 }
 
 

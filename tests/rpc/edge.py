@@ -107,6 +107,9 @@ class Keys:
             raise DomainError(Reason.CREDENTIALS_INVALID, "no such API key")
         return Principal(f"client-of-{token}", token, frozenset(scopes[token]))
 
+    async def authenticate_ticket(self, ticket: str, method: str, raw: bytes) -> Principal:
+        raise DomainError(Reason.TICKET_INVALID, f"{ticket} does not open {method}")
+
     def watch(self, _: Principal, end: Callable[[DomainError], None]) -> Callable[[], None]:
         self.watching.append(end)
         return lambda: self.watching.remove(end)

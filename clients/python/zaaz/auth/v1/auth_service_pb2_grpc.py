@@ -51,6 +51,11 @@ class AuthServiceStub:
                 request_serializer=zaaz_dot_auth_dot_v1_dot_auth__service__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=zaaz_dot_auth_dot_v1_dot_auth__service__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.CreateStreamTicket = channel.unary_unary(
+                '/zaaz.auth.v1.AuthService/CreateStreamTicket',
+                request_serializer=zaaz_dot_auth_dot_v1_dot_auth__service__pb2.CreateStreamTicketRequest.SerializeToString,
+                response_deserializer=zaaz_dot_auth_dot_v1_dot_auth__service__pb2.CreateStreamTicketResponse.FromString,
+                _registered_method=True)
 
 
 class AuthServiceServicer:
@@ -83,6 +88,17 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateStreamTicket(self, request, context):
+        """Makes a ticket for one stream of the REST gateway, whose browsers cannot
+        send a header with it: `?ticket=`. It opens that stream, with that request,
+        until it expires: as often as its browser reconnects. It ends with the key
+        that asked for it, whose scopes must be those that the stream takes.
+        Errors: FIELD_INVALID, SCOPE_MISSING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -100,6 +116,11 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=zaaz_dot_auth_dot_v1_dot_auth__service__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=zaaz_dot_auth_dot_v1_dot_auth__service__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'CreateStreamTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateStreamTicket,
+                    request_deserializer=zaaz_dot_auth_dot_v1_dot_auth__service__pb2.CreateStreamTicketRequest.FromString,
+                    response_serializer=zaaz_dot_auth_dot_v1_dot_auth__service__pb2.CreateStreamTicketResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -185,6 +206,33 @@ class AuthService:
             '/zaaz.auth.v1.AuthService/RevokeApiKey',
             zaaz_dot_auth_dot_v1_dot_auth__service__pb2.RevokeApiKeyRequest.SerializeToString,
             zaaz_dot_auth_dot_v1_dot_auth__service__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateStreamTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.auth.v1.AuthService/CreateStreamTicket',
+            zaaz_dot_auth_dot_v1_dot_auth__service__pb2.CreateStreamTicketRequest.SerializeToString,
+            zaaz_dot_auth_dot_v1_dot_auth__service__pb2.CreateStreamTicketResponse.FromString,
             options,
             channel_credentials,
             insecure,

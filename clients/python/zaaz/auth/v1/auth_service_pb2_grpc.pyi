@@ -48,6 +48,13 @@ class AuthServiceStub:
     """Ends a key. Its open streams end within a second. Revoking twice is fine.
     Errors: API_KEY_NOT_FOUND.
     """
+    CreateStreamTicket: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.CreateStreamTicketRequest, _auth_service_pb2.CreateStreamTicketResponse]
+    """Makes a ticket for one stream of the REST gateway, whose browsers cannot
+    send a header with it: `?ticket=`. It opens that stream, with that request,
+    until it expires: as often as its browser reconnects. It ends with the key
+    that asked for it, whose scopes must be those that the stream takes.
+    Errors: FIELD_INVALID, SCOPE_MISSING.
+    """
 
 @_typing.type_check_only
 class AuthServiceAsyncStub(AuthServiceStub):
@@ -68,6 +75,13 @@ class AuthServiceAsyncStub(AuthServiceStub):
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RevokeApiKeyRequest, _auth_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Ends a key. Its open streams end within a second. Revoking twice is fine.
     Errors: API_KEY_NOT_FOUND.
+    """
+    CreateStreamTicket: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.CreateStreamTicketRequest, _auth_service_pb2.CreateStreamTicketResponse]  # type: ignore[assignment]
+    """Makes a ticket for one stream of the REST gateway, whose browsers cannot
+    send a header with it: `?ticket=`. It opens that stream, with that request,
+    until it expires: as often as its browser reconnects. It ends with the key
+    that asked for it, whose scopes must be those that the stream takes.
+    Errors: FIELD_INVALID, SCOPE_MISSING.
     """
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -104,6 +118,19 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_auth_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_auth_service_pb2.RevokeApiKeyResponse]]:
         """Ends a key. Its open streams end within a second. Revoking twice is fine.
         Errors: API_KEY_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateStreamTicket(
+        self,
+        request: _auth_service_pb2.CreateStreamTicketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.CreateStreamTicketResponse, _abc.Awaitable[_auth_service_pb2.CreateStreamTicketResponse]]:
+        """Makes a ticket for one stream of the REST gateway, whose browsers cannot
+        send a header with it: `?ticket=`. It opens that stream, with that request,
+        until it expires: as often as its browser reconnects. It ends with the key
+        that asked for it, whose scopes must be those that the stream takes.
+        Errors: FIELD_INVALID, SCOPE_MISSING.
         """
 
 def add_AuthServiceServicer_to_server(servicer: AuthServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

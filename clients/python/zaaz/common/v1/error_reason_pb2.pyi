@@ -215,6 +215,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_TOO_MANY_WATCHERS: _ErrorReason.ValueType  # 137
     """As many watch as may. {"limit": "20000"}"""
+    ERROR_REASON_TICKET_INVALID: _ErrorReason.ValueType  # 140
+    """The stream ticket has expired, or is not for this stream: ask for another. {}"""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call, an event or a frame was refused. Every error status carries a
@@ -415,4 +417,6 @@ watch anew without one. {}
 """
 ERROR_REASON_TOO_MANY_WATCHERS: ErrorReason.ValueType  # 137
 """As many watch as may. {"limit": "20000"}"""
+ERROR_REASON_TICKET_INVALID: ErrorReason.ValueType  # 140
+"""The stream ticket has expired, or is not for this stream: ask for another. {}"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
