@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from zaaz.catalog.v1 import feature_endpoint_pb2 as pb
 
@@ -19,6 +19,7 @@ moments = st.integers(1, 40).map(lambda ms: date(EPOCH_MS + ms))
 changes = st.dictionaries(st.sampled_from(["x", "y"]), st.none() | st.integers(0, 5), min_size=1)
 
 
+@settings(max_examples=300, deadline=None)
 @given(
     asked=st.lists(st.tuples(moments, changes), max_size=MAX_SCHEDULED),
     steps=st.lists(moments, max_size=5),
@@ -126,6 +127,8 @@ async def test_several_wait_and_each_is_made_from_what_is_in_force_then(catalog:
     for wanted in (1, 2, 3):
         catalog.clock.advance(100)
         assert await credits_of(catalog, made) == wanted
+        # A write stores what is in force by then, and keeps what is still to come.
+        await change(catalog, made, name=f"after {wanted}")
 
 
 async def test_a_new_row_may_begin_in_the_past_or_later(catalog: Catalog) -> None:
