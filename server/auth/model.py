@@ -11,7 +11,7 @@ from hashlib import sha256
 from bson import ObjectId
 
 from server.kernel.errors import DomainError, Reason, field_invalid
-from server.kernel.principal import ADMIN, Principal
+from server.kernel.principal import ADMIN, HOUSE_CLIENT, Principal
 
 SCOPES = (
     "wallet.read",

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 ADMIN = "admin"
 """The scope that passes every rule and sees what is internal."""
 
+HOUSE_CLIENT = "zaaz"
+"""The client_id of what happened by itself. No key is made for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:

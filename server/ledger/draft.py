@@ -90,6 +90,13 @@ class Draft:
         self._known = known
         self._keyed: dict[bytes, Entry] = {}
 
+    def time_of(self, wallet: Wallet) -> int:
+        """When something happens to this wallet: now, but never before what did last.
+
+        Clocks step back, and two processes' differ; a wallet's entries are in the order of time.
+        """
+        return max(self.now_ms, wallet.updated_ms)
+
     def find_wallet(self, user_id: str) -> Wallet | None:
         """The wallet as this batch has left it so far."""
         return self.after.get(user_id) or self.before.get(user_id)

@@ -5,13 +5,11 @@ nothing depends on a worker having run.
 """
 
 from server.kernel.ids import derived_id
+from server.kernel.principal import HOUSE_CLIENT
 from server.ledger.grants import next_due, take_from
 from server.ledger.model import Cause, DecreaseReason, Entry, Movement, Wallet
 from server.ledger.posting import Applied, HoldChange, Posting, post
 from server.ledger.settlement import expiry
-
-EXPIRY_CLIENT = "zaaz"
-"""The client_id of entries that nobody asked for."""
 
 
 def expire(wallet: Wallet, now_ms: int) -> Applied:
@@ -24,7 +22,7 @@ def expire(wallet: Wallet, now_ms: int) -> Applied:
         moment = wallet.next_expiry_ms
         for hold in wallet.holds:
             if hold.expires_ms <= moment:
-                ending = expiry(wallet, hold, EXPIRY_CLIENT)
+                ending = expiry(wallet, hold, HOUSE_CLIENT)
                 wallet, entry = post(wallet, ending.posting, now_ms, moment)
                 entries.append(entry)
                 changes.append(ending.change)
@@ -53,7 +51,7 @@ def void(wallet: Wallet, moment_ms: int, now_ms: int) -> tuple[Wallet, tuple[Ent
             grants=take_from(wallet.grants, grant.id, taken),
             decrease_reason=DecreaseReason.EXPIRY,
             counter_account="breakage:expiry",
-            cause=Cause(EXPIRY_CLIENT, occurred_ms=moment_ms),
+            cause=Cause(HOUSE_CLIENT, occurred_ms=moment_ms),
         )
         wallet, entry = post(wallet, posting, now_ms, moment_ms)
         entries.append(entry)

@@ -187,7 +187,7 @@ def _bill(draft: Draft, use: Use) -> Settled:
         try:
             if use.hold_id is not None:
                 use = _with_hold(draft, use, wallet, use.hold_id)
-            applied = apply.use(wallet, use, draft.now_ms)
+            applied = apply.use(wallet, use, draft.time_of(wallet))
         except DomainError:
             draft.doubts.append(Doubt(use.user_id, (), (use.id,)))
             raise

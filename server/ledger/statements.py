@@ -12,8 +12,9 @@ from typing import NamedTuple
 from bson import ObjectId
 from pymongo import ASCENDING
 
+from server.kernel.principal import HOUSE_CLIENT
 from server.ledger.documents import Document, entry_from, milliseconds
-from server.ledger.expiry import EXPIRY_CLIENT, expire
+from server.ledger.expiry import expire
 from server.ledger.model import DecreaseReason, Entry, Wallet, new_wallet
 from server.ledger.reader import LedgerReader
 from server.ledger.store import ENTRIES
@@ -173,7 +174,7 @@ async def _with_late(then: BalanceAt, late: AsyncIterator[Entry], time_ms: int) 
 
 def _is_of_time(entry: Entry) -> bool:
     """Whether nobody asked for it: a grant or a hold that ran out."""
-    if entry.cause.client_id != EXPIRY_CLIENT:
+    if entry.cause.client_id != HOUSE_CLIENT:
         return False
     if entry.usage is not None:
         return entry.decrease_reason == DecreaseReason.CAPTURE

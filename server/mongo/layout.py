@@ -11,8 +11,9 @@ from server.mongo.errors import EmbeddedMongodFailed
 
 MAX_SOCKET_PATH_BYTES = 107
 _SOCKET = "mongod.sock"
-# mongod reads a comma as a list and a colon as a port.
-_PLAIN_PATH = re.compile(r"[\w./+-]+", re.ASCII)
+# mongod reads a comma as a list and a colon as a port, and the driver takes a
+# member's name for a host's: in lowercase.
+_PLAIN_PATH = re.compile(r"[a-z0-9_./+-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

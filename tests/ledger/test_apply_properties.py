@@ -207,12 +207,13 @@ class WalletMachine(RuleBasedStateMachine):
         hold: Hold = data.draw(st.sampled_from(self.wallet.holds))
         if hold.expires_ms > self.now_ms:
             return hold
-        for rule_, asked in (
+        ends: tuple[tuple[Any, Any], ...] = (
             (holds.capture_hold, a_capture(hold.id, 1)),
             (holds.release_hold, a_release(hold.id)),
-        ):
+        )
+        for end, asked in ends:
             with pytest.raises(DomainError) as refusal:
-                rule_(self.wallet, asked, self.now_ms)  # type: ignore[operator]
+                end(self.wallet, asked, self.now_ms)
             assert refusal.value.reason is Reason.HOLD_ENDED
         return None
 

@@ -9,11 +9,13 @@ from server.kernel.errors import DomainError, Reason
 from server.kernel.ids import derived_id
 from server.kernel.money import MAX_MICROS
 from server.ledger import apply
+from server.ledger.draft import Draft, Known
 from server.ledger.expiry import expire
 from server.ledger.model import Entry, OverdraftPolicy, Wallet
 from server.ledger.posting import Applied
 from tests.ledger.rules import (
     NOW_MS,
+    USER,
     a_consumption,
     a_grant,
     a_policy,
@@ -130,3 +132,13 @@ class TestExpiry:
         grant = ledger.wallet.grants[0]
         (entry,) = expire(ledger.wallet, LATER_MS).entries
         assert entry.id != derived_id("expiry", str(grant.id), "2")
+
+
+class TestClockThatStepsBack:
+    def test_entries_stay_in_the_order_of_time(self) -> None:
+        """A wallet's time does not run backwards, whatever the clock of its committer does."""
+        ledger = Ledger()
+        ledger.run(apply.add_grant, a_grant(10), LATER_MS)
+        draft = Draft({USER: ledger.wallet}, {}, Known(), NOW_MS)
+        assert draft.time_of(ledger.wallet) == LATER_MS
+        assert Draft({}, {}, Known(), LATER_MS + 1).time_of(ledger.wallet) == LATER_MS + 1

@@ -100,7 +100,7 @@ class TestDirectory:
         finally:
             await moved.stop()
 
-    @pytest.mark.parametrize("name", ["long" * 30, "odd, with: a space"])
+    @pytest.mark.parametrize("name", ["long" * 30, "odd, with: a space", "Capital"])
     async def test_path_that_is_no_socket_path(
         self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
