@@ -178,7 +178,8 @@ def _perform(draft: Draft, operation: Operation) -> Posted:
         return _open(draft, operation)
     if isinstance(operation, _KEYED) and (earlier := draft.find_entry(operation.id)):
         raise _taken(operation, earlier)
-    applied = _RULES[type(operation)](draft.wallet(operation.user_id), operation, draft.now_ms)
+    wallet = draft.wallet(operation.user_id)
+    applied = _RULES[type(operation)](wallet, operation, draft.time_of(wallet))
     if isinstance(operation, Tidy) and not applied.entries:
         return Posted(None, applied.wallet)
     if isinstance(operation, _KEYED):
@@ -228,7 +229,7 @@ def _open(draft: Draft, operation: OpenWallet) -> Posted:
         profile = Profile(ObjectId(), user_id, operation.email, draft.now_ms)
         wallet = draft.after[operation.user_id] = new_wallet(profile)
         return Posted(None, wallet)
-    tidied = expire(wallet, draft.now_ms)
+    tidied = expire(wallet, draft.time_of(wallet))
     if tidied.entries:
         draft.record(operation.user_id, tidied)
     return Posted(None, tidied.wallet)

@@ -122,6 +122,8 @@ class TestCreateFirstKey:
     async def test_refuses_what_the_contract_refuses(self, service: AuthService) -> None:
         refusal = await refusal_of(service.create_first_key("partner", ("root",)))
         assert refusal.metadata == {"field": "scopes"}
+        refusal = await refusal_of(service.create_first_key("zaaz", ("admin",)))
+        assert refusal.metadata == {"field": "client_id"}
 
 
 class TestListKeys:
