@@ -1,5 +1,6 @@
 """zaaz.credits.v1.CreditsProcessService: between the contract's messages and the ledger."""
 
+from collections.abc import Callable
 from typing import Any
 
 from zaaz.common.v1.error_reason_pb2 import ErrorReason
@@ -124,7 +125,6 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         hold_id = parse_id("hold_id", request.hold_id)
         known = await self._holds.find(hold_id, _own())
         caller = _caller(request.request_id)
-        bound = await self._new_bound(request, known)
         reported = None
         if request.HasField("reported"):
             reported = self._priced(known, _used(request.reported))
@@ -134,7 +134,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
             known.user_id,
             hold_id,
             ttl_ms,
-            bound,
+            self._raised(request, known),
             reported,
             self._holds.cause(caller),
         )
@@ -206,19 +206,19 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         """How a charge came about."""
         return await self._explainer.explain(request, current_principal())
 
-    async def _new_bound(self, request: pb.ExtendHoldRequest, known: KnownHold) -> Priced | None:
-        """The hold's new bound by its pinned prices; None: as it was."""
-        if not request.max_input_tokens and not request.max_output_tokens:
+    def _raised(
+        self, request: pb.ExtendHoldRequest, known: KnownHold
+    ) -> Callable[[Tokens], Priced] | None:
+        """What makes the hold's new bound by its pinned prices; None: it stays as it is."""
+        most_input, most_output = request.max_input_tokens, request.max_output_tokens
+        if not most_input and not most_output:
             return None
-        before = Tokens()
-        for hold in (await self._holds.wallet(known.user_id)).holds:
-            if str(hold.id) == request.hold_id:
-                before = hold.bound.tokens
-        tokens = Tokens(
-            max(before.input, request.max_input_tokens),
-            max(before.output, request.max_output_tokens),
-        )
-        return self._priced(known, tokens)
+
+        def raised(before: Tokens) -> Priced:
+            tokens = Tokens(max(before.input, most_input), max(before.output, most_output))
+            return self._priced(known, tokens)
+
+        return raised
 
     def _priced(self, known: KnownHold, tokens: Tokens) -> Priced:
         """Tokens by the prices that were in force when the hold was placed."""

@@ -64,8 +64,11 @@ def extend_hold(wallet: Wallet, operation: ExtendHold, now_ms: int) -> Applied:
     """HOLD_NOT_FOUND, HOLD_ENDED, INSUFFICIENT_CREDITS, WALLET_EXPIRED."""
     wallet, expired, _, changes = expire(wallet, now_ms)
     before = active_hold(wallet, operation.hold_id)
+    bound = before.bound
+    if operation.raised is not None:
+        bound = operation.raised(bound.tokens)
     after = before._replace(
-        bound=operation.bound or before.bound,
+        bound=bound,
         reported=operation.reported or before.reported,
         expires_ms=before.expires_ms if operation.ttl_ms is None else now_ms + operation.ttl_ms,
     )

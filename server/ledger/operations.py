@@ -3,6 +3,7 @@
 A wallet is found by its user's id as hex: the hot path never makes an ObjectId for it.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from bson import ObjectId
@@ -99,13 +100,17 @@ class PlaceHold(NamedTuple):
 
 
 class ExtendHold(NamedTuple):
-    """Gives a hold more time, a higher bound, word of what was used. None: as it was."""
+    """Gives a hold more time, a higher bound, word of what was used. None: as it was.
+
+    `raised` makes the new bound of the tokens of the one before, which only `apply` knows:
+    others may raise it at the same time.
+    """
 
     id: ObjectId
     user_id: str
     hold_id: ObjectId
     ttl_ms: int | None
-    bound: Priced | None
+    raised: Callable[[Tokens], Priced] | None
     reported: Priced | None
     cause: Cause
 

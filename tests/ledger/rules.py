@@ -116,7 +116,8 @@ def an_extension(
 ) -> ExtendHold:
     said = None if reported is None else priced(reported)
     cause = Cause(CLIENT, "r", occurred_ms=NOW_MS)
-    return ExtendHold(ObjectId(), USER, hold_id, ttl_ms, priced(credits_micros), said, cause)
+    bound = priced(credits_micros)
+    return ExtendHold(ObjectId(), USER, hold_id, ttl_ms, lambda _: bound, said, cause)
 
 
 def a_capture(hold_id: ObjectId, credits_micros: int | None) -> CaptureHold:
