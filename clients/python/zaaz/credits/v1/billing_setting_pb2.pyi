@@ -159,7 +159,9 @@ class BillingSettingHistory(_message.Message):
     def applied_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def effective_time(self) -> _timestamp_pb2.Timestamp:
-        """From when it is in force."""
+        """From when the row was so. The price of an active one is in force from
+        applied_time on.
+        """
 
     @_builtins.property
     def created_time(self) -> _timestamp_pb2.Timestamp:
