@@ -8,6 +8,7 @@ page    a page of rows
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeVar
@@ -80,6 +81,7 @@ class Resources:
         self._stored = {
             name: database.collection(name).with_options(_TIMES_IN_MS) for name in self._tables
         }
+        self._turn = asyncio.Lock()
         self._listeners: list[tuple[frozenset[str], Refresh]] = []
 
     def table(self, resource: Resource) -> Table:
@@ -102,7 +104,9 @@ class Resources:
         author = author or current_principal().client_id
         for tries in range(MAX_TRIES):
             try:
-                made, changed = await self._attempt(request, answer, work, author)
+                # Those of this process who have lost once try again one by one.
+                async with self._turn if tries else nullcontext():
+                    made, changed = await self._attempt(request, answer, work, author)
             except TransactionLost as lost:
                 if lost.kind == "unknown" and not request.request_id:
                     raise DatabaseUnavailable(str(lost)) from lost

@@ -123,6 +123,12 @@ async def test_a_request_id_takes_effect_once(catalog: Catalog, other: Catalog) 
     assert len(await values(catalog, page_size=100)) == ROUNDS
 
 
+async def test_many_who_rely_on_one_row_all_come_in(catalog: Catalog) -> None:
+    parent = await make(catalog, "parent")
+    await asyncio.gather(*(make(catalog, f"f{i}", parent_id=parent.id) for i in range(32)))
+    assert len(await values(catalog, filter=f"parent_id = {parent.id}")) == 32
+
+
 async def test_whoever_keeps_losing_is_told(
     catalog: Catalog, other: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
