@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -31,7 +32,7 @@ from server.credits.prices.store import PriceStore
 from server.credits.resources import RESOURCES
 from server.kernel.errors import DomainError, Reason
 from server.mongo.database import Database
-from server.mongo.errors import DatabaseUnavailable
+from server.mongo.errors import DatabaseUnavailable, TransactionLost
 from server.resources.table import collections
 
 COLLECTIONS = (
@@ -332,6 +333,24 @@ class TestSource:
         prices = source.book.prices
         assert (len(prices.models["p/one"]), len(prices.profits)) == (2, 1)
 
+    async def test_misses_nothing_that_is_written_while_it_reads(
+        self, store: PriceStore, database: Database
+    ) -> None:
+        await store.apply(SMALL, NOW_MS)
+        source = PriceBookSource(store)
+
+        async def write(first_ms: int) -> None:
+            for time_ms in range(first_ms, first_ms + 5):
+                await patiently(partial(add_version, database, "p/one", TIERED, time_ms))
+
+        writing = asyncio.gather(*(write(1_000 * place) for place in range(1, 5)))
+        while not writing.done():
+            await source.refresh()
+        await writing
+        await source.refresh()
+        assert len(source.book.prices.models["p/one"]) == 1 + 4 * 5
+        assert source.book == await load_book(store)
+
     async def test_run_follows_changes(self, store: PriceStore, database: Database) -> None:
         await store.apply(SMALL, NOW_MS)
         source = PriceBookSource(store, refresh_seconds=0.01)
@@ -379,6 +398,14 @@ class TestSource:
             await until(lambda: source.book is not first)
         finally:
             await end(running)
+
+
+async def patiently(write: Callable[[], Awaitable[None]]) -> None:
+    """One change loses to another; then it is made again."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            with suppress(TransactionLost):
+                return await write()
 
 
 async def until(done: Callable[[], bool]) -> None:
