@@ -11,10 +11,10 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from server.kernel.ids import parse_id
+from server.kernel.json_values import value_of
 from server.kernel.timestamps import storable_time, timestamp
 from server.resources.fields import date, is_a, is_id, millis
 from server.resources.model import Document
-from server.resources.values import value_of
 
 Convert: TypeAlias = Callable[[Any], Any] | None
 """None: the value is the same on both sides."""

@@ -5,7 +5,7 @@ from google.protobuf.struct_pb2 import Value
 from hypothesis import given
 
 from server.credits.feature_usage.parts import keep
-from server.resources.values import value_of
+from server.kernel.json_values import value_of
 from tests.feature_usage.test_parts import proto, values
 
 
