@@ -70,8 +70,9 @@ class Entitlements:
         charge = self._pricing.charge(endpoint, ai_model, *tokens, time_ms)
         return Estimate(Priced(tokens, charge), time_ms)
 
-    def denials(self, question: Question, is_paid: bool) -> tuple[DomainError, ...]:
+    def denials(self, question: Question, wallet: Wallet) -> tuple[DomainError, ...]:
         """Every reason of the catalog against a use. FEATURE_ENDPOINT_NOT_FOUND."""
+        is_paid = wallet.profile.type == WalletType.PAID
         denials: list[DomainError] = []
         if question.feature_endpoint:
             endpoint = self._find_endpoint(question.feature_endpoint)
@@ -89,12 +90,12 @@ class Entitlements:
         return tuple(denials)
 
     def all_denials(
-        self, question: Question, wallet: Wallet, price_micros: int, now_ms: int
+        self, question: Question, wallet: Wallet, estimate: Estimate
     ) -> tuple[DomainError, ...]:
-        """The same with the reasons of the wallet, which is as of now."""
-        is_paid = wallet.profile.type == WalletType.PAID
-        funds = funds_refusals(wallet, price_micros, now_ms)
-        return (*self.denials(question, is_paid), *funds)
+        """The same with the reasons of the wallet, which is as of the estimate's time."""
+        price_micros = estimate.priced.charge.credits_micros
+        funds = funds_refusals(wallet, price_micros, estimate.priced_ms)
+        return (*self.denials(question, wallet), *funds)
 
 
 def _of_endpoint(endpoint: UsableEndpoint, question: Question, is_paid: bool) -> list[DomainError]:

@@ -23,7 +23,7 @@ from server.ledger.hold_service import HoldLedger, HoldTerms, KnownHold
 from server.ledger.holds import FundsRefusedError
 from server.ledger.jobs import Posted
 from server.ledger.messages import hold_message, wallet_message
-from server.ledger.model import DisconnectPolicy, Priced, Tokens, Wallet, WalletType
+from server.ledger.model import DisconnectPolicy, Priced, Tokens, Wallet
 from server.ledger.operations import ExtendHold
 from server.ledger.reader import LedgerReader
 from server.ledger.service import Caller
@@ -61,21 +61,21 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         caller = _caller(request.request_id)
         wallet = await self._holds.wallet(request.user_id)
         terms = _terms(request, question)
-        is_paid = wallet.profile.type == WalletType.PAID
         try:
             estimate = self._entitlements.estimate(question, now_ms)
-            denials = self._entitlements.denials(question, is_paid)
+            if self._entitlements.denials(question, wallet):
+                earlier = await self._holds.placed_before(caller, terms)
+                if earlier is not None:
+                    return self._allowed(earlier)
+                wallet = await self._holds.wallet(request.user_id, fresh=True)
+                if self._entitlements.denials(question, wallet):
+                    return self._denied(question, wallet, estimate)
         except DomainError:
             # What was allowed may be gone by now: its replay is answered all the same.
             earlier = await self._holds.placed_before(caller, terms)
             if earlier is None:
                 raise
             return self._allowed(earlier)
-        if denials:
-            earlier = await self._holds.placed_before(caller, terms)
-            if earlier is not None:
-                return self._allowed(earlier)
-            return self._denied(question, wallet, estimate)
         try:
             placed = await self._holds.place(caller, terms, estimate.priced, now_ms)
             return self._allowed(placed)
@@ -91,8 +91,11 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         question, now_ms = _question(request), self._clock()
         wallet = await self._holds.wallet(request.user_id)
         estimate = self._entitlements.estimate(question, now_ms)
-        price_micros = estimate.priced.charge.credits_micros
-        denials = self._entitlements.all_denials(question, wallet, price_micros, now_ms)
+        denials = self._entitlements.all_denials(question, wallet, estimate)
+        if denials:
+            # Another process may have let in what this one does not know of yet.
+            wallet = await self._holds.wallet(request.user_id, fresh=True)
+            denials = self._entitlements.all_denials(question, wallet, estimate)
         expired = wallet.profile.expires_ms <= now_ms
         return pb.CheckAccessResponse(
             allowed=not denials,
@@ -235,8 +238,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
     def _denied(
         self, question: Question, wallet: Wallet, estimate: Estimate
     ) -> pb.AuthorizeUsageResponse:
-        price_micros = estimate.priced.charge.credits_micros
-        denials = self._entitlements.all_denials(question, wallet, price_micros, estimate.priced_ms)
+        denials = self._entitlements.all_denials(question, wallet, estimate)
         return pb.AuthorizeUsageResponse(
             denials=[_denial(error) for error in denials], estimate=_estimate(estimate)
         )

@@ -4,6 +4,7 @@ A belief, not a promise: what is written from it is guarded by the version (a
 writer's epoch and offset) that it started from, and what was lost is forgotten.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -20,6 +21,12 @@ MAX_CACHED_WRITERS = 10_000
 MAX_CACHED_HOLDS = 20_000
 """Holds that ended lately: word of one may come before its end is stored."""
 
+PEEK_SECONDS = 2.0
+"""For how long a wallet that is only looked at is taken to be as it was stored last.
+
+Writes need no such bound: what another process has written makes them fail.
+"""
+
 
 class StateCache:
     """Bounded; what was written longest ago goes first."""
@@ -29,15 +36,29 @@ class StateCache:
         self._wallets: dict[str, Wallet] = {}
         self._writers: dict[str, Writer] = {}
         self._ended_holds: dict[ObjectId, HoldRow] = {}
+        self._read_at: dict[str, float] = {}
 
-    async def peek(self, user_id: str) -> Wallet | None:
-        """A wallet as it is believed to be, what is being written included."""
+    async def peek(self, user_id: str, *, fresh: bool) -> Wallet | None:
+        """A wallet as it is believed to be, what is being written included.
+
+        `fresh`: other processes' writes count too; else at most PEEK_SECONDS late.
+        """
         wallet = self._wallets.get(user_id)
-        if wallet is None:
-            loaded = await self._store.wallets([user_id])
-            if user_id in loaded:
-                # A batch that loaded or left it meanwhile knows better.
-                wallet = self._wallets.setdefault(user_id, loaded[user_id])
+        now = time.monotonic()
+        if wallet is not None and not fresh:
+            read_at = self._read_at.get(user_id)
+            if read_at is not None and now - read_at < PEEK_SECONDS:
+                return wallet
+        stored = (await self._store.wallets([user_id])).get(user_id)
+        if stored is None:
+            return None
+        self._read_at.pop(user_id, None)
+        self._read_at[user_id] = now
+        _trim(self._read_at, MAX_CACHED_WALLETS)
+        # A batch that loaded or left it meanwhile may know better.
+        wallet = self._wallets.get(user_id)
+        if wallet is None or wallet.version < stored.version:
+            wallet = self._wallets[user_id] = stored
         return wallet
 
     async def ended_holds(

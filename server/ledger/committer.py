@@ -84,9 +84,12 @@ class Committer:
         self._cache.set_writer(writer)
         return writer
 
-    async def peek(self, user_id: str) -> Wallet | None:
-        """The user's wallet as the committer has it, without waiting for what is on its way."""
-        return await self._cache.peek(user_id)
+    async def peek(self, user_id: str, *, fresh: bool) -> Wallet | None:
+        """The user's wallet as the committer has it, without waiting for what is on its way.
+
+        What other processes write is seen soon, with `fresh` at once.
+        """
+        return await self._cache.peek(user_id, fresh=fresh)
 
     async def earlier(self, request: Request) -> Posted | None:
         """What an operation under this request came to. REQUEST_ID_REUSED; None: it was none."""

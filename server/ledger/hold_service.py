@@ -55,9 +55,12 @@ class HoldLedger:
         self._clock = clock
         self._known: dict[ObjectId, KnownHold] = {}
 
-    async def wallet(self, user_id: str) -> Wallet:
-        """The wallet as of now, from the committer's cache. WALLET_NOT_FOUND."""
-        wallet = await self._committer.peek(user_id)
+    async def wallet(self, user_id: str, *, fresh: bool = False) -> Wallet:
+        """The wallet as of now, from the committer's cache. WALLET_NOT_FOUND.
+
+        What other processes write is seen within PEEK_SECONDS, with `fresh` at once.
+        """
+        wallet = await self._committer.peek(user_id, fresh=fresh)
         if wallet is None:
             raise wallet_not_found(user_id)
         return expire(wallet, self._clock()).wallet
