@@ -7,7 +7,7 @@ What answers a route follows from its method's shape:
     one message -> one message          Unary
     a stream of bytes -> one message    Upload
     one message -> a stream of bytes    Download
-    one message -> a stream             server-sent events
+    one message -> a stream             Events (server-sent)
     streams both ways                   gRPC only: HTTP cannot carry them to a browser
 """
 
@@ -21,10 +21,12 @@ from gateway.binding import Binding
 from gateway.decoding import Decoders
 from gateway.encoding import Encoders
 from gateway.health import health_pages
+from gateway.open_streams import OpenStreams
 from gateway.openapi import pages
 from gateway.router import Endpoint, Router
 from gateway.routes import Route, contract_files, routes_of
 from gateway.security import SecuritySettings, secured
+from gateway.sse import Events
 from gateway.streaming import MAX_UPLOAD_BYTES, Download, Upload, is_download, is_upload
 from gateway.templates import parse_template
 from gateway.unary import Unary
@@ -32,38 +34,39 @@ from gateway.upstream import Upstream
 
 
 def build(
-    security: SecuritySettings, upstream: Upstream, files: Iterable[FileDescriptor] | None = None
+    security: SecuritySettings,
+    upstream: Upstream,
+    files: Iterable[FileDescriptor] | None = None,
+    streams: OpenStreams | None = None,
 ) -> ASGIApp:
     """The ASGI application for the services in `files`: all of the contract's, if none are named.
 
-    ValueError if an annotation cannot be served: that is a defect of the contract.
+    `streams` is how whoever stops it ends its streams. ValueError if an annotation cannot be
+    served: that is a defect of the contract.
     """
     routes = routes_of(contract_files() if files is None else files)
-    endpoints = list(_endpoints(routes, upstream))
+    endpoints = list(_endpoints(routes, upstream, OpenStreams() if streams is None else streams))
     served = [route for route, _ in endpoints]
     router = Router(endpoints, {**health_pages(upstream), **pages(served)})
     return secured(router, _with_upload_limits(security, served))
 
 
-def _endpoints(routes: Iterable[Route], upstream: Upstream) -> Iterator[tuple[Route, Endpoint]]:
+def _endpoints(
+    routes: Iterable[Route], upstream: Upstream, streams: OpenStreams
+) -> Iterator[tuple[Route, Endpoint]]:
     encoders, decoders = Encoders(), Decoders()
     for route in routes:
+        if route.method.client_streaming and route.method.server_streaming:
+            continue
         binding = Binding(route, parse_template(route.path), decoders)
-        endpoint = _endpoint(route, binding, encoders, upstream)
-        if endpoint is not None:
-            yield route, endpoint
-
-
-def _endpoint(
-    route: Route, binding: Binding, encoders: Encoders, upstream: Upstream
-) -> Endpoint | None:
-    if is_upload(route):
-        return Upload(route, binding, encoders, upstream)
-    if is_download(route):
-        return Download(route, binding, upstream)
-    if route.method.client_streaming or route.method.server_streaming:
-        return None
-    return Unary(route, binding, encoders, upstream)
+        if is_upload(route):
+            yield route, Upload(route, binding, encoders, upstream)
+        elif is_download(route):
+            yield route, Download(route, binding, upstream)
+        elif route.method.server_streaming:
+            yield route, Events(route, binding, encoders, upstream, streams)
+        else:
+            yield route, Unary(route, binding, encoders, upstream)
 
 
 def _with_upload_limits(security: SecuritySettings, routes: Iterable[Route]) -> SecuritySettings:

@@ -26,6 +26,7 @@ SINGLE: Final = frozenset(
         b"content-type",
         b"idempotency-key",
         b"if-match",
+        b"last-event-id",
         b"traceparent",
         b"x-request-id",
         b"x-request-timeout",

@@ -13,6 +13,7 @@ import uvicorn
 
 from gateway.app import build
 from gateway.config import Address, Settings
+from gateway.open_streams import OpenStreams
 from gateway.security import hardened
 from gateway.upstream import Upstream, connect
 
@@ -43,20 +44,22 @@ async def serving(settings: Settings) -> AsyncIterator[Address]:
 async def _running(
     settings: Settings, upstream: Upstream, listener: socket.socket
 ) -> AsyncIterator[None]:
-    server = _Server(_config(settings, upstream))
+    streams = OpenStreams()
+    server = _Server(_config(settings, upstream, streams))
     task = asyncio.create_task(server.serve(sockets=[listener]), name="rest")
     await server.is_up.wait()
     try:
         yield
     finally:
+        streams.end()
         server.should_exit = True
         await task
 
 
-def _config(settings: Settings, upstream: Upstream) -> uvicorn.Config:
+def _config(settings: Settings, upstream: Upstream, streams: OpenStreams) -> uvicorn.Config:
     try:
         config = uvicorn.Config(
-            build(settings.security, upstream),
+            build(settings.security, upstream, streams=streams),
             lifespan="off",
             log_config=None,
             backlog=BACKLOG,

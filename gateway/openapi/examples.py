@@ -41,6 +41,7 @@ _NAMED: Final = {
     "filter": 'created_time >= "2026-01-31T00:00:00Z"',
     "order_by": "created_time desc",
     "currency": "USD",
+    "method": "zaaz.wallet.v1.WalletService/WatchWallet",
     "reason": "Welcome bonus",
 }
 _FUTURE: Final = frozenset({"expires_time"})
@@ -51,6 +52,7 @@ _KNOWN: Final[dict[str, Any]] = {
     "google.protobuf.Struct": {},
     "google.protobuf.Empty": {},
 }
+_NAMED_STRUCTS: Final = {"request": {"user_id": "65f0c0ffee65f0c0ffee65f0"}}
 _SKIPPED: Final = frozenset({"page_token", "filter", "order_by", "resume_token", "etag"})
 """Nobody makes these up."""
 _OWN_ID: Final = "id"
@@ -109,6 +111,8 @@ class Examples:
     def _one(self, field: FieldDescriptor, rules: Any, depth: int) -> Any:
         if field.name in _FUTURE:
             return _LATER
+        if field.name in _NAMED_STRUCTS and field.message_type is not None:
+            return _NAMED_STRUCTS[field.name]
         if field.message_type is not None:
             return self._message_value(field.message_type, depth)
         if field.enum_type is not None:

@@ -52,7 +52,7 @@ class Operations:
             made["requestBody"] = body
         made["responses"] = {"200": self._success(route)} | refusals(_refused_with(route))
         rule = method.GetOptions().Extensions[access_pb2.access]
-        made["security"] = [] if rule.public else [{"bearer": []}]
+        made["security"] = [] if rule.public else _credentials(route)
         made["x-required-scopes"] = list(rule.scopes)
         made["x-reasons"] = self._comments.reasons(method.full_name)
         made["x-grpc-method"] = f"/{method.containing_service.full_name}/{method.name}"
@@ -145,6 +145,16 @@ def _free(schema: Json, field: str) -> None:
         schema["required"] = required
 
 
+def _credentials(route: Route) -> list[Json]:
+    """A key; or, of events, a ticket."""
+    either: list[Json] = [{"bearer": []}]
+    return [*either, {"ticket": []}] if _is_events(route) else either
+
+
+def _is_events(route: Route) -> bool:
+    return route.method.server_streaming and not is_download(route)
+
+
 def _headers(route: Route) -> list[str]:
     names = []
     request = route.method.input_type
@@ -154,7 +164,7 @@ def _headers(route: Route) -> list[str]:
         names.append("If-Match")
     if _has_entity_tag(route):
         names.append("If-None-Match")
-    if route.method.server_streaming and not is_download(route):
+    if _is_events(route):
         return [*names, "Last-Event-ID"]
     return [*names, "X-Request-Timeout"]
 

@@ -122,7 +122,14 @@ def components() -> Json:
     """Everything below `components` but the contract's schemas."""
     return {
         "securitySchemes": {
-            "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."}
+            "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+            "ticket": {
+                "type": "apiKey",
+                "in": "query",
+                "name": "ticket",
+                "description": "A ticket of CreateStreamTicket, for EventSource, which sends "
+                "no header.",
+            },
         },
         "parameters": {
             name: {"name": name, "in": "header"} | parameter

@@ -17,9 +17,11 @@ from google.api import httpbody_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message_factory import GetMessageClass
+from google.rpc import error_details_pb2, status_pb2
 from grpc_tools import protoc
 
 from gateway.app import build
+from gateway.open_streams import OpenStreams
 from gateway.security import SecuritySettings, hardened
 from gateway.upstream import Upstream, connect
 
@@ -63,6 +65,7 @@ class Echo:
         self.bytes_heard = 0
         self.metadata: list[tuple[str, str | bytes]] = []
         self.announced_bytes = ""
+        self.watched: list[Any] = []
 
     async def put_everything(self, request: Any, _context: Any) -> Any:
         return message(
@@ -175,6 +178,22 @@ class Echo:
         async for piece in self._pieces(request, context):
             yield message("DownloadChunksResponse", chunk=piece)
 
+    async def watch_thing(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.metadata = list(context.invocation_metadata())
+        self.watched.append(request)
+        start = int(request.resume_token or 0)
+        name = "x" * request.size_bytes
+        try:
+            for number in range(start + 1, start + request.count + 1):
+                thing = message("Thing", id=str(number), name=name)
+                yield message("WatchThingResponse", resume_token=str(number), thing=thing)
+                self.bytes_sent += request.size_bytes
+            if request.code:
+                await _fail(context, request.code, request.reason)
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled.set()
+
     async def _pieces(self, request: Any, context: Any) -> AsyncIterator[bytes]:
         sent = 0
         if request.size_bytes < 0:
@@ -189,6 +208,15 @@ class Echo:
                 self.bytes_sent = sent
         finally:
             self.cancelled.set()
+
+
+async def _fail(context: Any, code: int, reason: str) -> None:
+    status = status_pb2.Status(code=code, message="as it was told to")
+    if reason:
+        status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason))
+    details = (("grpc-status-details-bin", status.SerializeToString()),)
+    known = next(each for each in grpc.StatusCode if each.value[0] == code)
+    await context.abort(known, status.message, details if reason else ())
 
 
 @asynccontextmanager
@@ -224,10 +252,13 @@ def _handlers(echo: Echo) -> grpc.GenericRpcHandler:
 
 
 @asynccontextmanager
-async def gateway_to(target: str, security: SecuritySettings = UNLIMITED) -> AsyncIterator[str]:
+async def gateway_to(
+    target: str, security: SecuritySettings = UNLIMITED, streams: OpenStreams | None = None
+) -> AsyncIterator[str]:
     """The gateway for the service at `target`, on a port of its own; its base URL."""
     channel = connect(target)
-    app = build(security, Upstream(channel), [echo_file()])
+    streams = OpenStreams() if streams is None else streams
+    app = build(security, Upstream(channel), [echo_file()], streams)
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, lifespan="off", log_config=None, **hardened(security)
     )
@@ -239,6 +270,7 @@ async def gateway_to(target: str, security: SecuritySettings = UNLIMITED) -> Asy
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
+        streams.end()
         await server.shutdown()
         await channel.close()
 

@@ -25,9 +25,9 @@ EXAMPLES = 2
 HEADERS_TESTED_ELSEWHERE = {"Idempotency-Key", "If-Match", "X-Request-Timeout"}
 """Made up, they contradict the body's request_id and etag, or end in 504: rightly."""
 
-BEYOND_A_SCHEMA = {"ai_model", "usage_key", "ttl"}
-"""Fields that go by another's absence, or by a length of time. Times (`*time`) must lie before
-or after another, which a schema cannot say either."""
+BEYOND_A_SCHEMA = {"ai_model", "usage_key", "ttl", "method"}
+"""Fields that go by another's absence, or by a length of time, or that name a stream. Times
+(`*time`) must lie before or after another, which a schema cannot say either."""
 
 MADE_UP_IN_VAIN = {
     "EXPAND_INVALID",
@@ -40,6 +40,9 @@ MADE_UP_IN_VAIN = {
     "UPDATE_MASK_INVALID",
 }
 """Reasons for what no rule of the contract says: the language of a text, what may change."""
+
+ENDLESS = "text/event-stream"
+"""What answers so does not end by itself: test_sse reads it."""
 
 NOT_YET_SERVED = "METHOD_UNIMPLEMENTED"
 """In the contract, and not on this server; that all are served in the end is others' to test."""
@@ -88,10 +91,14 @@ async def document(rest: httpx2.AsyncClient) -> dict[str, Any]:
     served: dict[str, Any] = (await rest.get("/openapi.json")).json()
     references = {f"#/components/parameters/{name}" for name in HEADERS_TESTED_ELSEWHERE}
     for path in served["paths"].values():
-        for operation in path.values():
+        for verb, operation in list(path.items()):
+            if ENDLESS in operation["responses"]["200"].get("content", {}):
+                del path[verb]
+                continue
             operation["parameters"] = [
                 each for each in operation["parameters"] if each.get("$ref") not in references
             ]
+    served["paths"] = {path: verbs for path, verbs in served["paths"].items() if verbs}
     return served
 
 
