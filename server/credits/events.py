@@ -16,7 +16,7 @@ from server.kernel.tasks import map_in_slices
 from server.kernel.timestamps import from_timestamp
 from server.ledger.draft import RejectedUsage
 from server.ledger.frames import UsageItem
-from server.ledger.model import Usage
+from server.ledger.model import Charge, Usage
 from server.ledger.operations import Use
 from server.ledger.refusals import hold_not_found
 from server.rpc.validation import check
@@ -167,8 +167,17 @@ def _use(
     priced_ms = held.get(event.hold_id)
     if priced_ms is None:
         raise hold_not_found(event.hold_id)
-    charge = pricing.charge(*usage[1:7], priced_ms)
-    return Use(use_id, user_id, client_id, usage, charge, ObjectId(event.hold_id))
+    held_charge = pricing.charge(*usage[1:7], priced_ms)
+    charge = _late_charge(usage, pricing) or held_charge
+    return Use(use_id, user_id, client_id, usage, charge, ObjectId(event.hold_id), held_charge)
+
+
+def _late_charge(usage: Usage, pricing: Pricing) -> Charge | None:
+    """What a use costs whose hold was given up. None: its prices are gone since."""
+    try:
+        return pricing.charge(*usage[1:8])
+    except DomainError:
+        return None
 
 
 def out_of_range(times: range) -> DomainError:

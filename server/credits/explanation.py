@@ -20,7 +20,7 @@ from server.kernel.money import MICROS
 from server.kernel.principal import Principal
 from server.kernel.timestamps import timestamp
 from server.ledger.messages import usage_message
-from server.ledger.model import Charge, Entry, Usage
+from server.ledger.model import Charge, Entry, Hold, Usage
 from server.ledger.reader import LedgerReader
 from server.ledger.settlement import HOLD_KEY_PREFIX, capture_id
 
@@ -56,13 +56,11 @@ class Explainer:
 
         What it cost us and what we earn by it is for administrators.
         """
-        entry = await self._entry(request, principal)
+        entry, hold = await self._charged(request, principal)
         usage, charge = entry.usage, entry.charge
         assert usage is not None
         assert charge is not None
-        priced_ms = usage.occurred_ms
-        if entry.hold_id is not None:
-            priced_ms = (await self._reader.hold(entry.hold_id)).change.hold.priced_ms
+        priced_ms = usage.occurred_ms if hold is None else hold.priced_ms
         again = self._pricing.charge(*usage[1:7], priced_ms)
         account = _Account(entry, usage, charge, priced_ms, self._prices())
         return pb.ExplainChargeResponse(
@@ -77,18 +75,27 @@ class Explainer:
             matches=again == charge,
         )
 
-    async def _entry(self, request: pb.ExplainChargeRequest, principal: Principal) -> Entry:
-        entry_ids = _candidates(request, principal)
-        for entry_id in entry_ids:
+    async def _charged(
+        self, request: pb.ExplainChargeRequest, principal: Principal
+    ) -> tuple[Entry, Hold | None]:
+        """The entry of the usage that is asked for, with the hold that it captured."""
+        for entry_id in _candidates(request, principal):
             try:
                 entry = await self._reader.entry(entry_id)
             except DomainError as error:
                 if error.reason is not Reason.TRANSACTION_NOT_FOUND:
                     raise
                 continue
-            own = principal.is_admin or entry.cause.client_id == principal.client_id
-            if entry.usage is not None and own:
-                return entry
+            if entry.usage is None:
+                continue
+            hold = None
+            if entry.hold_id is not None:
+                hold = (await self._reader.hold(entry.hold_id)).change.hold
+            # Whoever ended a hold (its time, an administrator), its use is its holder's.
+            client_id = entry.cause.client_id if hold is None else hold.client_id
+            own = principal.is_admin or client_id == principal.client_id
+            if own and request.user_id in ("", str(entry.profile.user_id)):
+                return entry, hold
         named = request.credits_usage_id or request.usage_key
         raise DomainError(Reason.USAGE_NOT_FOUND, f"no usage is {named!r}", {"id": named})
 

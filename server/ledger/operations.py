@@ -51,7 +51,8 @@ class Consume(NamedTuple):
 class Use(NamedTuple):
     """Bills what was used already: never refused for want of credits.
 
-    With `hold_id` it captures that hold.
+    With `hold_id` it captures that hold, at `held_charge`: by the prices that the
+    hold was placed at. Where the hold ended without a bill, `charge` counts.
     """
 
     id: ObjectId
@@ -60,10 +61,11 @@ class Use(NamedTuple):
     usage: Usage
     charge: Charge
     hold_id: ObjectId | None = None
+    held_charge: Charge | None = None
 
     @property
     def priced(self) -> Priced:
-        """What was used and what it comes to."""
+        """What was used and what it comes to by its hold's prices."""
         usage = self.usage
         tokens = Tokens(
             usage.input_tokens,
@@ -71,7 +73,7 @@ class Use(NamedTuple):
             usage.cache_read_tokens,
             usage.cache_write_tokens,
         )
-        return Priced(tokens, self.charge)
+        return Priced(tokens, self.held_charge or self.charge)
 
 
 class Reverse(NamedTuple):
