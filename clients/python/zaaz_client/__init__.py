@@ -10,6 +10,7 @@ and so on); errors are in `zaaz_client.errors`, drawn at its top.
 """
 
 from zaaz_client.client import DEFAULT_TIMEOUT_SECONDS, ZaazClient
+from zaaz_client.credit_process import Charge, CreditProcess, CreditProcessSettings
 from zaaz_client.errors import (
     AccessRefused,
     BufferFull,
@@ -17,6 +18,7 @@ from zaaz_client.errors import (
     CreditsRefused,
     DeadlineExceeded,
     FieldViolation,
+    HoldEnded,
     InsufficientCredits,
     InternalError,
     InvalidRequest,
@@ -34,6 +36,7 @@ from zaaz_client.errors import (
     WriterFenced,
     ZaazError,
 )
+from zaaz_client.process_errors import NotAuthorized, UsageNotReported
 from zaaz_client.status import from_rpc_error, from_status
 from zaaz_client.usage_results import RejectedEvent, RejectedHandler, UsageCounters
 from zaaz_client.usage_settings import UsageStreamSettings
@@ -51,13 +54,18 @@ __all__ = [
     "DEFAULT_TIMEOUT_SECONDS",
     "AccessRefused",
     "BufferFull",
+    "Charge",
     "Contention",
+    "CreditProcess",
+    "CreditProcessSettings",
     "CreditsRefused",
     "DeadlineExceeded",
     "FieldViolation",
+    "HoldEnded",
     "InsufficientCredits",
     "InternalError",
     "InvalidRequest",
+    "NotAuthorized",
     "NotFound",
     "OffsetOutOfRange",
     "PriceNotFound",
@@ -71,6 +79,7 @@ __all__ = [
     "Unavailable",
     "UsageCounters",
     "UsageKeyReused",
+    "UsageNotReported",
     "UsageStream",
     "UsageStreamSettings",
     "WalletChanged",

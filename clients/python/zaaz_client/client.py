@@ -1,16 +1,28 @@
 """One connection to zaaz, with a typed stub for each service."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
+from uuid import uuid4
 
 from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceStub
+from zaaz.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from zaaz.credits.v1.credits_process_service_pb2 import AuthorizeUsageRequest
+from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServiceStub
 from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceStub
 from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
+from zaaz.ledger.v1.hold_pb2 import DISCONNECT_POLICY_CAPTURE_REPORTED, DisconnectPolicy
 from zaaz.wallet.v1.statement_service_pb2_grpc import StatementServiceStub
 from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceStub
 
 from zaaz_client.channel import TypedChannel, connect
+from zaaz_client.credit_process import (
+    DEFAULT_PROCESS_SETTINGS,
+    CreditProcess,
+    CreditProcessSettings,
+)
 from zaaz_client.usage_results import RejectedHandler
 from zaaz_client.usage_settings import DEFAULT_SETTINGS, UsageStreamSettings
 from zaaz_client.usage_stream import UsageStream
@@ -18,6 +30,8 @@ from zaaz_client.watch import DEFAULT_WATCH_SETTINGS, WalletWatch, WatchSettings
 
 if TYPE_CHECKING:
     from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
+    from zaaz.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
+    from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServiceAsyncStub
     from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceAsyncStub
     from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceAsyncStub
     from zaaz.wallet.v1.statement_service_pb2_grpc import StatementServiceAsyncStub
@@ -37,6 +51,8 @@ class _Open:
     usage: "UsageServiceAsyncStub"
     auth: "AuthServiceAsyncStub"
     statements: "StatementServiceAsyncStub"
+    process: "CreditsProcessServiceAsyncStub"
+    catalog: "CatalogServiceAsyncStub"
 
     @classmethod
     def on(cls, channel: TypedChannel) -> "_Open":
@@ -47,6 +63,8 @@ class _Open:
             UsageServiceStub(channel),
             AuthServiceStub(channel),
             StatementServiceStub(channel),
+            CreditsProcessServiceStub(channel),
+            CatalogServiceStub(channel),
         )
 
 
@@ -113,6 +131,47 @@ class ZaazClient:
         """
         return UsageStream(self.channel, writer_id, on_rejected=on_rejected, settings=settings)
 
+    def credit_process(
+        self,
+        user_id: str,
+        *,
+        feature_endpoint: str = "",
+        ai_model: str = "",
+        max_input_tokens: int = 0,
+        max_output_tokens: int = 0,
+        words: int = 0,
+        ttl: timedelta | None = None,
+        disconnect_policy: "DisconnectPolicy.ValueType" = DISCONNECT_POLICY_CAPTURE_REPORTED,
+        labels: Mapping[str, str] | None = None,
+        usage_key: str = "",
+        settings: CreditProcessSettings = DEFAULT_PROCESS_SETTINGS,
+    ) -> CreditProcess:
+        """A use that is authorized at `async with` and billed at its end: see CreditProcess.
+
+        `feature_endpoint`, `ai_model`: what is used; one of them, or both.
+        `max_input_tokens`, `max_output_tokens`: what it may come to; so much is held.
+        `words`: held against the user's limit.
+        `ttl`: after how long of silence the hold ends, 1 s to 24 h; None is 5 min.
+        `disconnect_policy`: what is billed then.
+        `usage_key`: kept with the usage; "hold:" and the hold's id if left out.
+        """
+        request = AuthorizeUsageRequest(
+            request_id=uuid4().hex,
+            user_id=user_id,
+            feature_endpoint=feature_endpoint,
+            ai_model=ai_model,
+            max_input_tokens=max_input_tokens,
+            max_output_tokens=max_output_tokens,
+            words=words,
+            disconnect_policy=disconnect_policy,
+            labels=labels,
+        )
+        if ttl is not None:
+            request.ttl.FromTimedelta(ttl)
+        return CreditProcess(
+            self.process, self.usage, request, usage_key=usage_key, settings=settings
+        )
+
     def watch_wallet(
         self,
         user_id: str,
@@ -159,6 +218,16 @@ class ZaazClient:
     def statements(self) -> "StatementServiceAsyncStub":
         """StatementService. `zaaz_client.statements` verifies what it answers with."""
         return self._opened.statements
+
+    @property
+    def process(self) -> "CreditsProcessServiceAsyncStub":
+        """CreditsProcessService. `credit_process` is the comfortable way to its holds."""
+        return self._opened.process
+
+    @property
+    def catalog(self) -> "CatalogServiceAsyncStub":
+        """CatalogService."""
+        return self._opened.catalog
 
     @property
     def _opened(self) -> _Open:

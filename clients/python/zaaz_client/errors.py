@@ -32,13 +32,15 @@
      |   |- InsufficientCredits  WalletExpired  TooManyGrants  TooManyHolds
      |- UsageRefused               switched off, or too large for the user's tier
      |   |- FeatureEndpointInactive  FeatureInactive  AiModelInactive  WordLimitExceeded
+     |- NotAuthorized              `credit_process` may not begin; `denials` has every reason
+     |- UsageNotReported           it ended and nobody said what it used
      |- StreamClosed               send() after close(), or the client was closed
      |- BufferFull                 send_nowait() found no room
 
 One class for each value of `zaaz.common.v1.ErrorReason`; those of the
-catalog, of rows that are edited and of REST are in `resource_errors`. A reason
-that is newer than this SDK arrives as the class of its gRPC code, so that
-catching a family keeps working.
+catalog, of rows that are edited and of REST are in `resource_errors`, those of
+`credit_process` in `process_errors`. A reason that is newer than this SDK
+arrives as the class of its gRPC code, so that catching a family keeps working.
 """
 
 from collections.abc import Mapping
