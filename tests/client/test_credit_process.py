@@ -283,12 +283,12 @@ class TestCancellation:
 
     async def test_as_often_as_one_likes(self, partner: ZaazClient, served: Served) -> None:
         user_id = await served.new_wallet(CREDIT)
-        answers = Answers(partner, "ReleaseHold")
+        calls = Answers(partner, "ReleaseHold", before=True)
         task, use = await started(partner, user_id, cancel_timeout_seconds=10.0)
         task.cancel()
-        await soon(answers.arrived.wait())
+        await soon(calls.arrived.wait())
         task.cancel()
-        answers.go_on.set()
+        calls.go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await soon(task)
         assert (await hold_of(partner, use.hold.id)).state == HOLD_STATE_RELEASED
@@ -507,18 +507,19 @@ async def started(
 
 
 class Answers:
-    """Holds the answers of a method back, on their way to the SDK, until `go_on`."""
+    """Holds the answers of a method back, or the calls of it, until `go_on`."""
 
-    def __init__(self, client: ZaazClient, method: str) -> None:
+    def __init__(self, client: ZaazClient, method: str, before: bool = False) -> None:
         self.arrived, self.go_on = asyncio.Event(), asyncio.Event()
+        self._before = before
         self._call = getattr(client.process, method)
         setattr(client.process, method, self._answer)
 
     async def _answer(self, *arguments: Any, **options: Any) -> Any:
-        answer = await self._call(*arguments, **options)
+        answer = None if self._before else await self._call(*arguments, **options)
         self.arrived.set()
         await self.go_on.wait()
-        return answer
+        return await self._call(*arguments, **options) if self._before else answer
 
 
 class Losing:
