@@ -11,6 +11,7 @@ run: setup
 	@$(TIED) $(BIN)/python -m server run
 
 test: setup
+	@tools/browser.sh
 	@$(BIN)/python -m pytest
 
 bench: setup

@@ -1,6 +1,7 @@
 """The gateway on a real port: before the real server, and before one that echoes."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from gateway.config import Address, Settings
 from gateway.serving import serving
 from tests.gateway.echo import UNLIMITED, Echo, client_of, gateway_to, grpc_serving
-from tests.serving import Served
+from tests.run.command import Command, free_port
+from tests.serving import SECRET, Served
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +56,19 @@ async def own(own_url: str) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the gateway before `echo`."""
     async with client_of(own_url) as client:
         yield client
+
+
+@pytest.fixture
+async def mortal(served: Served, mongo_url: str, tmp_path: Path) -> AsyncIterator[Command]:
+    """A second server on `served`'s database: it only reads, so it leaves no locks when killed."""
+    server = Command(
+        tmp_path / "data",
+        tmp_path / "stderr",
+        grpc_address=f"127.0.0.1:{free_port()}",
+        mongo_url=mongo_url,
+        mongo_database="test_served",
+        secret=SECRET,
+    )
+    await server.start()
+    yield server
+    await server.clean_up()
