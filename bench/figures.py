@@ -13,6 +13,8 @@ import grpc
 from pymongo import AsyncMongoClient
 
 from bench.consume import Consumes, Echoes
+from bench.gateway import Gets as RestGets
+from bench.gateway import bare, gateway
 from bench.machine import peak_mebibytes
 from bench.pairs import Sides, summarize, take_pairs
 from bench.processes import Served, echoing, recorded, serving
@@ -28,6 +30,7 @@ DEEP_PAGE = 10_000
 LOGS = 100_000
 PAGES = 600
 GETS = 6_000
+REST_GETS, JSON_GETS = 10_000, 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,24 @@ async def _get(bench: Bench) -> AsyncIterator[Sides]:
         yield Sides(Gets(bench.channel, bench.served, ids), FindOnes(logs, ids), (gets, gets))
 
 
+@asynccontextmanager
+async def _rest_get(bench: Bench) -> AsyncIterator[Sides]:
+    """Before a server that does nothing: what is measured is the gateway, not the database."""
+    async with (
+        bare(bench.directory, "grpc") as (target, wallets),
+        gateway(bench.directory, target) as (address, pid),
+        bare(bench.directory, "http") as (json_address, json_pid),
+    ):
+        ours, baseline = (RestGets(each, bench.served.api_key) for each in (address, json_address))
+        operations = bench.plan.operations(REST_GETS), bench.plan.operations(JSON_GETS)
+        pids = {"gateway": pid, "wallets": wallets, "starlette": json_pid}
+        try:
+            yield Sides(ours, baseline, operations, pids)
+        finally:
+            ours.close()
+            baseline.close()
+
+
 _INSERTS = "usage events through the stream over bare insert_many of their documents"
 FIGURES = (
     Figure("usage_40", f"{_INSERTS}, 40 wallets", 0.6, _usage(40)),
@@ -151,6 +172,7 @@ FIGURES = (
     Figure("consume_hot", "ConsumeCredits on one wallet over 1,000 wallets", 0.8, _hot),
     Figure("logs_deep", "page 10,000 of 1,000,000 interactions over the first", 0.8, _deep_page),
     Figure("logs_list", "ListFeatureUsageLogs of 100 rows over a bare find", 0.2, _list),
+    Figure("rest_get", "GET through the gateway over bare Starlette JSON", 0.4, _rest_get),
     Figure("logs_get", "GetFeatureUsageLog over a bare find", 0.3, _get),
 )
 

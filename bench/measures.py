@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from bench.gateway import CLIENTS, stream_memory
 from bench.processes import Served, serving
 from bench.wallets import make_wallets
 from bench.watch import IDLE_STREAMS, deliveries, idle_memory
@@ -34,6 +35,12 @@ async def _deliveries(served: Served, channel: grpc.aio.Channel) -> dict[str, An
     return await deliveries(served, channel, user_id)
 
 
+async def _stream_memory(served: Served, channel: grpc.aio.Channel) -> dict[str, Any]:
+    users = await make_wallets(channel, served, CLIENTS)
+    with tempfile.TemporaryDirectory(prefix="zaaz-bench-") as directory:
+        return await stream_memory(served, users, Path(directory))
+
+
 MEASURES = (
     Measure(
         "watch_memory",
@@ -46,6 +53,12 @@ MEASURES = (
         "changes of one wallet told to 1,000 watchers while it is spent from",
         "none",
         _deliveries,
+    ),
+    Measure(
+        "rest_stream_memory",
+        "gateway memory of an idle client of server-sent events, a wallet each",
+        "under 60 KiB a client",
+        _stream_memory,
     ),
 )
 

@@ -53,7 +53,7 @@ async def serving(data_dir: Path) -> AsyncIterator[Served]:
         "ZAAZ_DATA_DIR": str(data_dir),
         "ZAAZ_LOG_LEVEL": "WARNING",
     }
-    async with _started(["server", "run"], data_dir / "server.log", environment) as (pid, ready):
+    async with started(["server", "run"], data_dir / "server.log", environment) as (pid, ready):
         layout = lay_out(data_dir / "mongo")
         mongod = int((layout.database / "mongod.lock").read_text())
         yield Served(
@@ -67,7 +67,7 @@ async def serving(data_dir: Path) -> AsyncIterator[Served]:
 @asynccontextmanager
 async def echoing(data_dir: Path) -> AsyncIterator[tuple[str, int]]:
     """The bare echo server's address and process id."""
-    async with _started(["bench.echo"], data_dir / "echo.log", os.environ) as (pid, ready):
+    async with started(["bench.echo"], data_dir / "echo.log", os.environ) as (pid, ready):
         yield ready["grpc"], pid
 
 
@@ -105,7 +105,7 @@ def _require_recording(output: Path, pid: int) -> None:
 
 
 @asynccontextmanager
-async def _started(
+async def started(
     module: list[str], log: Path, environment: Mapping[str, str]
 ) -> AsyncIterator[tuple[int, dict[str, Any]]]:
     """`python -m MODULE...` once it has printed its ready line: its pid, and that line."""
