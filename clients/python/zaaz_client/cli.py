@@ -26,13 +26,17 @@ from zaaz_client.command_line import (
     new_client,
 )
 from zaaz_client.errors import AccessRefused, DeadlineExceeded, Unavailable, ZaazError
+from zaaz_client.grant_command import grant
+from zaaz_client.keys_command import keys
 from zaaz_client.models_command import models
 from zaaz_client.replay.plan import Parameters, Plan, PlanError, make_plan, new_run_id
 from zaaz_client.replay.report import ProgressDisplay, as_json, show_table
 from zaaz_client.replay.runner import FIRST_CONTACT_SECONDS, Outcome, run_plan
 from zaaz_client.replay.trace import Trace, TraceError, read_trace
 from zaaz_client.statements.command import statement
+from zaaz_client.usage_command import usage
 from zaaz_client.wallet_command import wallet
+from zaaz_client.wallets_command import list_wallets, verify_wallets
 
 MAX_USERS: Final = 100_000
 MAX_EVENTS: Final = 100_000_000
@@ -67,9 +71,14 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are told in our own words
 
 
+main.add_command(grant)
+main.add_command(keys)
 main.add_command(models)
 main.add_command(statement)
+main.add_command(usage)
 main.add_command(wallet)
+wallet.add_command(list_wallets)
+wallet.add_command(verify_wallets)
 
 
 @main.command()

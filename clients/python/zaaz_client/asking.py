@@ -1,0 +1,177 @@
+"""How commands ask a server: their common options, their work, how it ends, how it looks."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import click
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from zaaz_client.client import ZaazClient
+from zaaz_client.command_line import (
+    DEFAULT_TARGET,
+    BadUsage,
+    Interrupted,
+    Unreachable,
+    api_key,
+    new_client,
+)
+from zaaz_client.errors import (
+    AccessRefused,
+    DeadlineExceeded,
+    InvalidRequest,
+    Unavailable,
+    ZaazError,
+)
+
+PATIENCE_SECONDS: Final = 3.0
+"""How long a change is tried, with one request_id, while nobody answers."""
+MAX_LISTED: Final = 10_000
+DEFAULT_LISTED: Final = 100
+
+_ID: Final = re.compile(r"[0-9a-f]{24}")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_Page = TypeVar("_Page", bound=Message)
+_T = TypeVar("_T")
+
+
+class Refused(click.ClickException):
+    """The server refused, or not everything is as it should be."""
+
+    exit_code = 1
+
+
+def asking(command: _Command) -> _Command:
+    """The options --target, --api-key and --json."""
+    for add in (
+        click.option("--json", "as_json", is_flag=True, help="JSON on stdout."),
+        click.option("--api-key", "given_key", envvar="ZAAZ_API_KEY", help="Or ZAAZ_API_KEY."),
+        click.option("--target", envvar="ZAAZ_TARGET", default=DEFAULT_TARGET, show_default=True),
+    ):
+        command = add(command)
+    return command
+
+
+limited = click.option(
+    "--limit",
+    type=click.IntRange(1, MAX_LISTED),
+    default=DEFAULT_LISTED,
+    show_default=True,
+    help="At most.",
+)
+
+
+def check_id(_: click.Context, __: click.Parameter, given: Any) -> Any:
+    """For arguments and options that are ids: one, several or none."""
+    for one in given if isinstance(given, tuple) else (given or "0" * 24,):
+        if _ID.fullmatch(one) is None:
+            raise click.BadParameter(f"{one!r} must be 24 lowercase hex digits")
+    return given
+
+
+def moment(text: str) -> datetime:
+    """A day or a time of ISO 8601; UTC where it names no other zone."""
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        problem = f"{text!r} is no time like 2027-01-31 or 2027-01-31T12:00:00Z"
+        raise click.BadParameter(problem) from None
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def ask(
+    work: Callable[[ZaazClient], Coroutine[Any, Any, _T]],
+    target: str,
+    given_key: str | None,
+    scopes: str,
+) -> _T:
+    """The result of `work` on a client; its errors as words and an exit code.
+
+    `scopes` says which a key needs.
+    """
+
+    async def run() -> _T:
+        async with new_client(target, api_key(given_key, target)) as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(run())
+    except KeyboardInterrupt:
+        raise Interrupted("Interrupted.") from None
+    except (Unavailable, DeadlineExceeded) as error:
+        raise Unreachable(
+            f"Cannot reach zaaz at {target}: {error}\n"
+            "Is the server running (`make run`)? Another one is named by --target or ZAAZ_TARGET."
+        ) from error
+    except AccessRefused as error:
+        raise BadUsage(
+            f"The server refuses the API key: {error}\n"
+            f"Set ZAAZ_API_KEY to a key with the scope {scopes}."
+        ) from error
+    except InvalidRequest as error:
+        fields = [f"{one.field}: {one.description}" for one in error.violations]
+        raise BadUsage("\n  ".join([str(error), *fields])) from error
+    except ZaazError as error:
+        raise Refused(str(error)) from error
+
+
+async def pages(
+    method: Callable[[Any], Awaitable[_Page]], request: Any, page_size: int, limit: int
+) -> AsyncIterator[_Page]:
+    """A list's pages, until they have `limit` rows."""
+    left = limit
+    while left > 0:
+        request.page_size = min(page_size, left)
+        page = await method(request)
+        yield page
+        left -= request.page_size
+        request.page_token = getattr(page, "next_page_token")  # noqa: B009 - of every list
+        if not request.page_token:
+            return
+
+
+# How it looks
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """A message as it stands in JSON."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def time_text(moment_: Timestamp) -> str:
+    """To the second, in UTC; "" for none."""
+    if not (moment_.seconds or moment_.nanos):
+        return ""
+    return moment_.ToDatetime(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def show(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """A table on stdout. Columns whose name begins with ">" are of numbers."""
+    table = Table()
+    for name in columns:
+        align: Any = "right" if name.startswith(">") else "left"
+        table.add_column(name.removeprefix(">"), justify=align, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def progress() -> Progress:
+    """A bar on stderr, gone when the work is done; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

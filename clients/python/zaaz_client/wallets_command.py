@@ -1,0 +1,171 @@
+"""`zaaz wallet list` and `zaaz wallet verify`."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+import click
+from zaaz.ledger.v1.wallet_pb2 import Wallet
+from zaaz.wallet.v1.wallet_service_pb2 import (
+    ListWalletsRequest,
+    VerifyWalletRequest,
+    VerifyWalletResponse,
+)
+
+from zaaz_client.asking import (
+    Refused,
+    as_dict,
+    ask,
+    asking,
+    check_id,
+    limited,
+    pages,
+    progress,
+    show,
+    time_text,
+)
+from zaaz_client.client import ZaazClient
+from zaaz_client.command_line import BadUsage
+from zaaz_client.statements.formats import credits_text
+
+PAGE_SIZE: Final = 500
+MAX_VERIFIED: Final = 1_000_000_000
+"""Wallets in one run: each is forgotten when it is found sound."""
+MAX_SHOWN: Final = 200
+"""Wallets and differences in a table; --json has all of them."""
+VERIFY_TIMEOUT_SECONDS: Final = 300.0
+"""A wallet of millions of transactions is read whole."""
+
+_SCOPES: Final = "wallet.read or admin"
+
+
+@dataclass
+class Verified:
+    """What was found so far."""
+
+    wallets: int = 0
+    transactions: int = 0
+    unsound: int = 0
+    first_unsound: dict[str, VerifyWalletResponse] = field(default_factory=dict)
+
+    def add(self, user: str, answer: VerifyWalletResponse) -> None:
+        """One more wallet."""
+        self.wallets += 1
+        self.transactions += answer.transactions_checked
+        if answer.differences:
+            self.unsound += 1
+            if len(self.first_unsound) < MAX_SHOWN:
+                self.first_unsound[user] = answer
+
+
+@click.command("list")
+@click.option("--email", default="", help="Only those of this address.")
+@limited
+@asking
+def list_wallets(email: str, limit: int, target: str, given_key: str | None, as_json: bool) -> None:
+    """List wallets, in the order of their making.
+
+    With --json, one wallet a line. Exit codes: 0 listed; 1 refused; 2 wrong
+    options or key; 3 no server.
+    """
+
+    async def work(client: ZaazClient) -> list[Wallet]:
+        return [wallet async for wallet in _wallets(client, email, limit)]
+
+    found = ask(work, target, given_key, _SCOPES)
+    if as_json:
+        for wallet in found:
+            click.echo(json.dumps(as_dict(wallet)))
+        return
+    columns = ("user", "email", ">credits", ">held", ">available", ">debt", ">transactions", "made")
+    show(columns, map(_row, found))
+
+
+@click.command("verify")
+@click.argument("users", metavar="[USER]...", nargs=-1, callback=check_id)
+@click.option("--all", "all_", is_flag=True, help="Every wallet.")
+@asking
+def verify_wallets(
+    users: tuple[str, ...], all_: bool, target: str, given_key: str | None, as_json: bool
+) -> None:
+    """Check that wallets are what their transactions add up to, each link of their chains too.
+
+    With --json, one wallet a line. Exit codes: 0 all are sound; 1 one is not,
+    or the server refused; 2 wrong options or key; 3 no server.
+    """
+    if bool(users) == all_:
+        raise BadUsage("Name one USER or more, or give --all.")
+
+    def tell(user: str, answer: VerifyWalletResponse) -> None:
+        if as_json:
+            line = {"user_id": user, "sound": not answer.differences, **as_dict(answer)}
+            click.echo(json.dumps(line))
+
+    async def work(client: ZaazClient) -> Verified:
+        return await _verify(client, users, tell)
+
+    found = ask(work, target, given_key, _SCOPES)
+    if found.unsound:
+        if not as_json:
+            _show_differences(found.first_unsound)
+        raise Refused(f"{found.unsound:,} of {found.wallets:,} wallets are not sound.")
+    if not as_json:
+        click.echo(f"Sound: {found.wallets:,} wallets, {found.transactions:,} transactions.")
+
+
+async def _wallets(client: ZaazClient, email: str, limit: int) -> AsyncIterator[Wallet]:
+    request = ListWalletsRequest(email=email)
+    async for page in pages(client.wallets.ListWallets, request, PAGE_SIZE, limit):
+        for wallet in page.wallets:
+            yield wallet
+
+
+async def _verify(
+    client: ZaazClient,
+    users: tuple[str, ...],
+    tell: Callable[[str, VerifyWalletResponse], None],
+) -> Verified:
+    """Of these users' wallets, or of all."""
+    found = Verified()
+    with progress() as bar:
+        task = bar.add_task("wallets verified", total=len(users) or None)
+        async for user in _users(client, users):
+            request = VerifyWalletRequest(user_id=user)
+            answer = await client.wallets.VerifyWallet(request, timeout=VERIFY_TIMEOUT_SECONDS)
+            found.add(user, answer)
+            tell(user, answer)
+            bar.advance(task)
+    return found
+
+
+async def _users(client: ZaazClient, users: tuple[str, ...]) -> AsyncIterator[str]:
+    for user in dict.fromkeys(users):
+        yield user
+    if not users:
+        async for wallet in _wallets(client, "", MAX_VERIFIED):
+            yield wallet.user_id
+
+
+def _row(wallet: Wallet) -> tuple[str, ...]:
+    return (
+        wallet.user_id,
+        wallet.email,
+        credits_text(wallet.credits_micros),
+        credits_text(wallet.held_micros),
+        credits_text(wallet.available_micros),
+        credits_text(wallet.debt_micros),
+        f"{wallet.sequence:,}",
+        time_text(wallet.created_time),
+    )
+
+
+def _show_differences(wrong: dict[str, VerifyWalletResponse]) -> None:
+    rows = (
+        (user, f"{one.sequence:,}", one.field, one.expected, one.actual)
+        for user, answer in wrong.items()
+        for one in answer.differences
+    )
+    columns = ("user", ">transaction", "field", "adds up to", "is stored")
+    show(columns, islice(rows, MAX_SHOWN))

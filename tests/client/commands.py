@@ -1,0 +1,34 @@
+"""Runs `zaaz` as a process of its own."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.ledger.calls import soon
+from tests.serving import Served
+
+ZAAZ = Path(sys.executable).with_name("zaaz")
+WIDE = {"COLUMNS": "200", "TERM": "dumb"}
+
+
+class Ended(NamedTuple):
+    """A command that is over."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+async def zaaz(served: Served, *words: str, answer: str = "", **environment: str) -> Ended:
+    """What became of `zaaz ...`, asked of this server."""
+    asking = {"ZAAZ_TARGET": served.target, "ZAAZ_API_KEY": served.api_key}
+    env = {**os.environ, **WIDE, **asking, **environment}
+    process = await asyncio.create_subprocess_exec(
+        ZAAZ, *words, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=env
+    )
+    out, err = await soon(process.communicate(answer.encode()))
+    assert "Traceback" not in err.decode()
+    return Ended(process.returncode, out.decode(), err.decode())

@@ -1,0 +1,77 @@
+"""`zaaz usage rejected`, against a real server."""
+
+import json
+
+from tests.client.commands import zaaz
+from tests.serving import Served, new_user, usage_event
+
+REJECTED = ("usage", "rejected")
+
+
+async def reject(served: Served, user_id: str, count: int) -> None:
+    """Events of a user without a wallet."""
+    results = await served.record(*(usage_event(user_id) for _ in range(count)))
+    assert all(result.error.kept for result in results)
+
+
+async def ids(served: Served, user_id: str) -> list[str]:
+    ended = await zaaz(served, *REJECTED, "list", "--user", user_id, "--json")
+    assert ended.code == 0
+    return [json.loads(line)["id"] for line in ended.out.splitlines()]
+
+
+class TestRejected:
+    async def test_listed(self, served: Served) -> None:
+        user_id = new_user()
+        await reject(served, user_id, 3)
+        code, out, err = await zaaz(served, *REJECTED, "list", "--user", user_id, "--limit", "2")
+        assert (code, err) == (0, "")
+        assert out.count(f" {user_id} │") == 2
+        assert "WALLET_NOT_FOUND" in out
+
+    async def test_replayed_once_it_can_be_billed(self, served: Served) -> None:
+        user_id = new_user()
+        await reject(served, user_id, 3)
+        one, *rest = await ids(served, user_id)
+        early = await zaaz(served, *REJECTED, "replay", one)
+        assert early.code == 1
+        assert "WALLET_NOT_FOUND" in early.out
+        assert "1 of 1 were refused again" in early.err
+        await served.new_wallet(10_000_000, user_id)
+        code, out, _ = await zaaz(served, *REJECTED, "replay", one, "--json")
+        line = json.loads(out)
+        assert (code, line["id"]) == (0, one)
+        assert line["receipt"]["credits_micros"] == "540000"
+        assert await ids(served, user_id) == rest
+        code, out, _ = await zaaz(served, *REJECTED, "replay", "--all", "--user", user_id)
+        assert (code, out) == (0, "Billed 2 of 2: 1.080000 credits.\n")
+        assert await ids(served, user_id) == []
+        assert (await served.wallet(user_id)).credits_micros == 10_000_000 - 3 * 540_000
+
+    async def test_discarded_when_that_is_meant(self, served: Served) -> None:
+        user_id = new_user()
+        await reject(served, user_id, 3)
+        one, *rest = await ids(served, user_id)
+        no = await zaaz(served, *REJECTED, "discard", one, answer="n\n")
+        assert (no.code, await ids(served, user_id)) == (1, [one, *rest])
+        yes = await zaaz(served, *REJECTED, "discard", one, answer="y\n")
+        assert yes.code == 0
+        assert "Discarded 1." in yes.out
+        assert await ids(served, user_id) == rest
+        words = ("discard", "--all", "--user", user_id, "--yes", "--json")
+        all_ = await zaaz(served, *REJECTED, *words)
+        assert json.loads(all_.out) == {"discarded": 2}
+        assert await ids(served, user_id) == []
+
+    async def test_nothing_is_meant_by_chance(self, served: Served) -> None:
+        for words in (
+            ("replay",),
+            ("discard", "--yes"),
+            ("replay", new_user(), "--all"),
+            ("replay", new_user(), "--user", new_user()),
+            ("discard", "--all", "--json"),
+            ("discard", "no-id"),
+        ):
+            code, out, err = await zaaz(served, *REJECTED, *words)
+            assert (code, out) == (2, ""), words
+            assert "Error: " in err
