@@ -3,6 +3,8 @@ from collections.abc import AsyncIterator
 import pytest
 from zaaz_client import ZaazClient
 
+from tests.serving import Served
+
 from .bank import Bank
 from .peer import KEY, Peer
 
@@ -31,3 +33,16 @@ async def bank(peer: Peer) -> Bank:
 async def client(peer: Peer) -> AsyncIterator[ZaazClient]:
     async with ZaazClient(peer.target, KEY) as connected:
         yield connected
+
+
+@pytest.fixture
+async def partner(served: Served) -> AsyncIterator[ZaazClient]:
+    async with ZaazClient(served.target, served.api_key) as client:
+        yield client
+
+
+@pytest.fixture
+async def timed(clocked: Served) -> AsyncIterator[ZaazClient]:
+    """On a server whose clock the test moves."""
+    async with ZaazClient(clocked.target, clocked.api_key) as client:
+        yield client
