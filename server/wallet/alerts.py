@@ -101,6 +101,7 @@ def place(row: Mapping[str, Any]) -> list[str | int]:
 
 def _kept(alert: Alert, now_ms: int) -> UpdateOne:
     row: Document = alert._asdict()
-    row["time"] = DatetimeMS(row.pop("time_ms"))
+    # From the outbox it comes as BSON's own kind of integer, which DatetimeMS does not take well.
+    row["time"] = DatetimeMS(int(row.pop("time_ms")))
     row["expires_time"] = DatetimeMS(now_ms + KEEP_DAYS * DAY_MS)
     return UpdateOne({"_id": alert_id(alert)}, {"$setOnInsert": row}, upsert=True)
