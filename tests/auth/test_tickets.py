@@ -17,7 +17,12 @@ from zaaz.common.v1 import access_pb2
 from zaaz.wallet.v1 import wallet_service_pb2
 from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceStub
 
+from server.auth.service import AuthService
+from server.auth.servicer import AuthServicer
 from server.auth.tickets import DEFAULT_TTL_SECONDS
+from server.kernel.errors import DomainError, Reason
+from server.kernel.paging import PageTokens
+from server.kernel.principal import Principal, set_principal
 from tests.serving import ManualClock, Served, new_key, new_user, reason_of
 
 WATCH = "zaaz.wallet.v1.WalletService/WatchWallet"
@@ -196,6 +201,24 @@ async def test_who_may_not_open_the_stream_gets_none(served: Served) -> None:
 
     with refused("SCOPE_MISSING"):
         await ticket_for(served, user_id, key.key)
+
+
+async def test_another_streams_scope_does_not_do(service: AuthService) -> None:
+    """The edge lets in whoever may open some stream; the method asks for this one's scope."""
+    servicer = AuthServicer(service, PageTokens("a server secret"))
+    request = pb.CreateStreamTicketRequest(method=WATCH)
+    request.request.update({"user_id": new_user()})
+
+    async def ask(scope: str) -> Any:
+        set_principal(Principal("partner", new_user(), frozenset({scope})))
+        context: Any = None
+        return await servicer.CreateStreamTicket(request, context)
+
+    # Tasks of their own: a principal is an RPC's.
+    with pytest.raises(DomainError) as caught:
+        await asyncio.create_task(ask("usage.read"))
+    assert caught.value.reason is Reason.SCOPE_MISSING
+    assert (await asyncio.create_task(ask("wallet.read"))).ticket
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import signal
 from typing import Any
 
 import httpx2
+import pytest
 from zaaz.auth.v1 import auth_service_pb2
 
 from tests.gateway.echo import client_of
@@ -203,20 +204,22 @@ class TestDeaths:
         assert told.snapshots == 1
         assert told.streams > 2, "it came back while the server was away"
 
-    async def test_the_gateway_goes(self, served: Served) -> None:
+    async def test_the_gateway_goes(self, served: Served, caplog: pytest.LogCaptureFixture) -> None:
         """And another one comes at its address."""
         told, port = Told(user_id := await served.new_wallet(1_000)), free_port()
         async with gateway(served.target, port) as url:
             following = asyncio.create_task(told.follow(url, served.api_key, 4))
             await served.consume(user_id, 1)
             await until(lambda: told.sequence == 2, PATIENCE_SECONDS)
-            # Leaving ends the stream, well before uvicorn would.
         await served.consume(user_id, 1)
         async with gateway(served.target, port):
             await served.consume(user_id, 1)
             await following
 
         assert told.snapshots == 1
+        assert not [each for each in caplog.records if each.name.startswith("uvicorn")], (
+            "the stream had ended before uvicorn lost patience"
+        )
 
     async def test_the_server_goes_in_order(self, served: Served, mortal: Command) -> None:
         told = Told(user_id := await served.new_wallet(1_000))
