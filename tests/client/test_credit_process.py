@@ -51,7 +51,7 @@ class TestEndsOrderly:
             use.report(input_tokens=10)
             use.report(**USED)
         assert use.charge is not None
-        assert use.charge.cost_micros == HELD_MICROS // 2
+        assert use.cost_micros == use.charge.cost_micros == HELD_MICROS // 2
         assert (use.charge.shortfall_micros, use.charge.late) == (0, False)
         assert use.charge.balance_after_micros == CREDIT - HELD_MICROS // 2
         assert await balance(partner, user_id) == (CREDIT - HELD_MICROS // 2, 0)
@@ -80,7 +80,7 @@ class TestEndsOrderly:
         async with process(partner, user_id) as use:
             use.report(**USED)
             use.release("the user was offline")
-        assert use.charge is None
+        assert (use.charge, use.cost_micros) == (None, 0)
         assert (await served.transactions(user_id))[-1].reason == "the user was offline"
         assert await balance(partner, user_id) == (CREDIT, 0)
 

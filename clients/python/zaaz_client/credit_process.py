@@ -77,7 +77,7 @@ class CreditProcess:
         ) as use:
             answer = await ask_the_model()
             use.report(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
-        print(use.charge.cost_micros)
+        print(use.cost_micros)
 
     Entering sets the credits aside, or raises NotAuthorized. While the block
     runs, the hold is kept alive. Its end, whatever it is:
@@ -124,6 +124,11 @@ class CreditProcess:
         if self._hold is None:
             raise RuntimeError("not authorized yet: use `async with client.credit_process(...)`")
         return self._hold
+
+    @property
+    def cost_micros(self) -> int:
+        """What it came to, in micro-credits; 0 before the end, and when nothing was billed."""
+        return 0 if self.charge is None else self.charge.cost_micros
 
     def report(
         self,
