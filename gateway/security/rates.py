@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Callable
+from random import uniform
 from typing import Final
 
 from gateway.problems import Problem, problem
@@ -26,12 +27,16 @@ FREE: Final = frozenset({"/healthz", "/readyz"})
 IPV6_HOST_BITS: Final = 64
 """One client has a whole /64 to call from."""
 
+EVENT_STREAM: Final = b"text/event-stream"
+PUT_OFF_SPREAD_SECONDS: Final = 5.0
+
 _DIGEST_BYTES = 16
 _BEARER = b"bearer "
 
 
 class RateLimit:
-    """Counts a request, or answers 429. A stream of events counts once, when it is opened.
+    """Counts a request, or answers 429. A stream of events counts once, when it is opened;
+    who comes back to one too soon is told to wait, since EventSource takes a 429 for the end.
 
     The address is asked first, so that made-up keys cost their sender.
     """
@@ -59,7 +64,8 @@ class RateLimit:
             return
         told = _told(name, limiter, decision)
         if not decision.taken:
-            await send_problem(send, _refusal(name, decision), told)
+            refuse = _put_off if _resumes_events(scope) else _refusal
+            await send_problem(send, refuse(name, decision), told)
             return
 
         async def tell(message: Message) -> None:
@@ -113,6 +119,18 @@ def _told(name: str, limiter: Limiter, decision: Decision) -> HeaderList:
     policy = f'"{name}";q={limiter.burst};w={BURST_SECONDS}'
     now = f'"{name}";r={decision.remaining};t={decision.reset_seconds}'
     return [(b"ratelimit-policy", policy.encode()), (b"ratelimit", now.encode())]
+
+
+def _resumes_events(scope: Scope) -> bool:
+    accepts = header(scope, b"accept") == EVENT_STREAM
+    return accepts and header(scope, b"last-event-id") is not None
+
+
+def _put_off(_name: str, decision: Decision) -> Problem:
+    """No events, and when to come back: spread, for those who share an address come together."""
+    seconds = decision.retry_after_seconds + uniform(0, PUT_OFF_SPREAD_SECONDS)
+    body = b"retry: %d\n\n" % round(seconds * 1000)
+    return 200, [(b"content-type", EVENT_STREAM)], body
 
 
 def _refusal(name: str, decision: Decision) -> Problem:

@@ -247,6 +247,22 @@ class TestBounds:
         assert refused.status_code == 429
         assert refused.json()["metadata"] == {"limit": "1"}
 
+    async def test_who_comes_back_too_often_is_put_off(self, echo: Echo) -> None:
+        """EventSource would take a 429 for the end."""
+        security = SecuritySettings(rate_per_second=0.01)
+        async with gateway(echo, security) as client:
+            async with opened(client, f"{WATCH}?count=1") as stream:
+                await stream.next()
+            async with opened(client, WATCH, "1") as again:
+                block = await again.block()
+                assert await again.ended()
+            at_first = await client.get(WATCH, headers={"accept": "text/event-stream"})
+            elsewhere = await client.get(WATCH, headers={"last-event-id": "1"})
+
+        assert block is not None
+        assert block.retry_ms >= 1_000
+        assert (at_first.status_code, elsewhere.status_code) == (429, 429)
+
     async def test_who_does_not_read_is_cut_off(self, echo: Echo) -> None:
         """And the server has not been asked for more than lies in between."""
         size, count = 64 * 1024, 2_000
