@@ -25,6 +25,7 @@ from zaaz_client.command_line import (
     api_key,
     new_client,
 )
+from zaaz_client.cost_commands import estimate, explain
 from zaaz_client.errors import AccessRefused, DeadlineExceeded, Unavailable, ZaazError
 from zaaz_client.grant_command import grant
 from zaaz_client.keys_command import keys
@@ -71,6 +72,8 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are told in our own words
 
 
+main.add_command(estimate)
+main.add_command(explain)
 main.add_command(grant)
 main.add_command(keys)
 main.add_command(models)
