@@ -17,7 +17,7 @@
      |   |- VerbNotAllowed  MediaTypeUnsupported
      |- AccessRefused              change the key
      |   |- CredentialsMissing  CredentialsInvalid  ApiKeyExpired  ApiKeyRevoked
-     |   |- ScopeMissing  MethodClosed  OriginNotAllowed
+     |   |- ScopeMissing  MethodClosed  OriginNotAllowed  TicketInvalid
      |- NotFound
      |   |- WalletNotFound  TransactionNotFound  UsageNotFound  PriceNotFound
      |   |- FeatureEndpointNotFound  HoldNotFound  ApiKeyNotFound  RejectedUsageNotFound

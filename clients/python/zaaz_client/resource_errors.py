@@ -1,6 +1,6 @@
 """Errors of the catalog, of rows that are edited and of REST: see the tree in `errors`."""
 
-from zaaz_client.errors import Conflict, InvalidRequest, NotFound, UsageRefused
+from zaaz_client.errors import AccessRefused, Conflict, InvalidRequest, NotFound, UsageRefused
 
 
 class FilterInvalid(InvalidRequest):
@@ -109,3 +109,9 @@ class MediaTypeUnsupported(InvalidRequest):
     """The body is of a type that is not taken."""
 
     reasons = ("MEDIA_TYPE_UNSUPPORTED",)
+
+
+class TicketInvalid(AccessRefused):
+    """The stream ticket has expired, or is not for this stream: ask for another."""
+
+    reasons = ("TICKET_INVALID",)
