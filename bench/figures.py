@@ -15,6 +15,7 @@ from pymongo import AsyncMongoClient
 from bench.consume import Consumes, Echoes
 from bench.gateway import Gets as RestGets
 from bench.gateway import bare, gateway
+from bench.holds import Checks, HoldPairs
 from bench.machine import peak_mebibytes
 from bench.pairs import Sides, summarize, take_pairs
 from bench.processes import Served, echoing, recorded, serving
@@ -25,6 +26,8 @@ from bench.wallets import make_wallets
 SPREAD_WALLETS = 1_000
 USAGE_EVENTS = 60_000
 CONSUMES = 6_000
+CHECKS = 12_000
+HOLDS = 3_000
 ECHOES = 20_000
 DEEP_PAGE = 10_000
 LOGS = 100_000
@@ -105,6 +108,27 @@ async def _spread(bench: Bench) -> AsyncIterator[Sides]:
 
 
 @asynccontextmanager
+async def _check(bench: Bench) -> AsyncIterator[Sides]:
+    checks = Checks(bench.channel, bench.served, await bench.wallets(SPREAD_WALLETS))
+    async with (
+        echoing(bench.directory) as (target, pid),
+        grpc.aio.insecure_channel(target) as channel,
+    ):
+        echoes = Echoes(channel, checks.request().ByteSize())
+        operations = bench.plan.operations(CHECKS), bench.plan.operations(ECHOES)
+        yield Sides(checks, echoes, operations, {"echo": pid})
+
+
+@asynccontextmanager
+async def _holds(bench: Bench) -> AsyncIterator[Sides]:
+    users = await bench.wallets(SPREAD_WALLETS)
+    holds = HoldPairs(bench.channel, bench.served, users)
+    consumes = Consumes(bench.channel, bench.served, users)
+    operations = bench.plan.operations(HOLDS), bench.plan.operations(CONSUMES)
+    yield Sides(holds, consumes, operations)
+
+
+@asynccontextmanager
 async def _hot(bench: Bench) -> AsyncIterator[Sides]:
     users = await bench.wallets(SPREAD_WALLETS)
     hot = Consumes(bench.channel, bench.served, users[:1])
@@ -170,6 +194,8 @@ FIGURES = (
     Figure("usage_50000", f"{_INSERTS}, 50,000 wallets", 0.2, _usage(50_000)),
     Figure("consume_spread", "ConsumeCredits on 1,000 wallets over a bare echo", 0.4, _spread),
     Figure("consume_hot", "ConsumeCredits on one wallet over 1,000 wallets", 0.8, _hot),
+    Figure("check_access", "CheckAccess for 1,000 wallets over a bare echo", 0.7, _check),
+    Figure("holds", "pairs of AuthorizeUsage and CaptureHold over ConsumeCredits", 0.4, _holds),
     Figure("logs_deep", "page 10,000 of 1,000,000 interactions over the first", 0.8, _deep_page),
     Figure("logs_list", "ListFeatureUsageLogs of 100 rows over a bare find", 0.2, _list),
     Figure("rest_get", "GET through the gateway over bare Starlette JSON", 0.4, _rest_get),
