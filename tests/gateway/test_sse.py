@@ -74,6 +74,24 @@ class TestForm:
         assert blocks[0].retry_ms
         assert all(block is not None and block.comments == [""] for block in blocks[1:])
 
+    async def test_no_limit_of_a_request_ends_it(self) -> None:
+        """Those are for heads and bodies that come slowly, and for connections that wait."""
+        security = SecuritySettings(
+            rate_per_second=0,
+            key_rate_per_second=0,
+            head_timeout_seconds=0.1,
+            body_window_seconds=0.1,
+            write_timeout_seconds=0.1,
+            idle_timeout_seconds=1,
+        )
+        async with (
+            gateway(Echo(), security, OpenStreams(heartbeat_seconds=0.05)) as client,
+            opened(client, f"{WATCH}?count=1") as stream,
+        ):
+            blocks = [await stream.block() for _ in range(30)]
+
+        assert all(block is not None for block in blocks)
+
     async def test_the_clients_ids_go_on(self, own: httpx2.AsyncClient, echo: Echo) -> None:
         async with opened(own, f"{WATCH}?count=1", **{"x-request-id": "mine"}) as stream:
             await stream.next()
