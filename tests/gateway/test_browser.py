@@ -17,7 +17,7 @@ from tests.serving import Served, new_key
 
 PATIENCE_SECONDS = 60.0
 PAGE = """<!doctype html><meta charset="utf-8"><script>
-const {api, key, user} = CONFIG;
+const {api, key, user, ttl} = CONFIG;
 const headers = {authorization: `Bearer ${key}`, "content-type": "application/json"};
 let told = Promise.resolve();
 const report = (what) => {
@@ -25,19 +25,27 @@ const report = (what) => {
 };
 
 async function ticket() {
-  const body = {method: "zaaz.wallet.v1.WalletService/WatchWallet", request: {user_id: user}};
+  const body = {method: "zaaz.wallet.v1.WalletService/WatchWallet", request: {user_id: user},
+                ttl_seconds: ttl};
   const answer = await fetch(`${api}/api/auth/stream-tickets`,
                              {method: "POST", headers, body: JSON.stringify(body)});
   return (await answer.json()).ticket;
 }
 
+let last = "";
 async function watch() {
-  const query = new URLSearchParams({ticket: await ticket()});
+  const query = new URLSearchParams({ticket: await ticket(), resume_token: last});
   const source = new EventSource(`${api}/api/user-wallets/${user}/watch?${query}`);
   source.onopen = () => report({name: "open"});
-  source.onerror = (event) => report({name: "error", state: source.readyState, data: event.data});
+  source.onerror = (event) => {
+    report({name: "error", state: source.readyState, data: event.data});
+    if (source.readyState === EventSource.CLOSED) watch();
+  };
   for (const name of ["snapshot", "change", "bookmark"])
-    source.addEventListener(name, (event) => report({name, data: JSON.parse(event.data)}));
+    source.addEventListener(name, (event) => {
+      last = event.lastEventId;
+      report({name, data: JSON.parse(event.data)});
+    });
 }
 
 async function start() {
@@ -89,7 +97,7 @@ async def test_a_page_misses_nothing(served: Served, mortal: Command, tmp_path: 
         )
     )
     port = free_port()
-    config = {"api": f"http://127.0.0.1:{port}", "key": key.key, "user": user_id}
+    config = {"api": f"http://127.0.0.1:{port}", "key": key.key, "user": user_id, "ttl": 0}
     async with origin(PAGE.replace("CONFIG", json.dumps(config))) as page:
         security = SecuritySettings(cors_origins=(page.url,))
         known = Known(page)
@@ -116,10 +124,12 @@ async def test_a_page_misses_nothing(served: Served, mortal: Command, tmp_path: 
     assert not known.named("failure")
 
 
-async def test_a_page_survives_its_gateway(served: Served, tmp_path: Path) -> None:
+async def test_a_page_survives_its_gateway_and_its_ticket(served: Served, tmp_path: Path) -> None:
+    """EventSource gives up then, and the page goes on with another ticket where it was."""
     user_id = await served.new_wallet(1_000)
     port = free_port()
-    config = {"api": f"http://127.0.0.1:{port}", "key": served.api_key, "user": user_id}
+    api = f"http://127.0.0.1:{port}"
+    config = {"api": api, "key": served.api_key, "user": user_id, "ttl": 1}
     async with origin(PAGE.replace("CONFIG", json.dumps(config))) as page:
         security = SecuritySettings(cors_origins=(page.url,))
         known = Known(page)
@@ -132,4 +142,5 @@ async def test_a_page_survives_its_gateway(served: Served, tmp_path: Path) -> No
                 await known.reaches(2)
 
     assert len(known.named("snapshot")) == 1
-    assert all(each["state"] == 0 for each in known.named("error"))
+    # 0: it will connect again; 2: it has given up, since it was refused.
+    assert {each["state"] for each in known.named("error")} == {0, 2}
