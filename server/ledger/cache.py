@@ -27,6 +27,9 @@ PEEK_SECONDS = 2.0
 Writes need no such bound: what another process has written makes them fail.
 """
 
+MAX_COMPARED = 1_000
+"""Wallets whose versions one query asks for."""
+
 
 class StateCache:
     """Bounded; what was written longest ago goes first."""
@@ -36,7 +39,7 @@ class StateCache:
         self._wallets: dict[str, Wallet] = {}
         self._writers: dict[str, Writer] = {}
         self._ended_holds: dict[ObjectId, HoldRow] = {}
-        self._read_at: dict[str, float] = {}
+        self._looks = _Looks()
 
     async def peek(self, user_id: str, *, fresh: bool) -> Wallet | None:
         """A wallet as it is believed to be, what is being written included.
@@ -45,21 +48,31 @@ class StateCache:
         """
         wallet = self._wallets.get(user_id)
         now = time.monotonic()
-        if wallet is not None and not fresh:
-            read_at = self._read_at.get(user_id)
-            if read_at is not None and now - read_at < PEEK_SECONDS:
-                return wallet
+        if wallet is not None and not fresh and self._looks.is_recent(user_id, now):
+            return wallet
+        # Of those that others keep looking at, one query says which have changed.
+        await self._compare(self._looks.due(now))
         stored = (await self._store.wallets([user_id])).get(user_id)
         if stored is None:
             return None
-        self._read_at.pop(user_id, None)
-        self._read_at[user_id] = now
-        _trim(self._read_at, MAX_CACHED_WALLETS)
+        self._looks.note(user_id, now)
         # A batch that loaded or left it meanwhile may know better.
         wallet = self._wallets.get(user_id)
         if wallet is None or wallet.version < stored.version:
             wallet = self._wallets[user_id] = stored
         return wallet
+
+    async def _compare(self, user_ids: Sequence[str]) -> None:
+        """Drops those of the wallets that another process has written since."""
+        if not user_ids:
+            return
+        now = time.monotonic()
+        for user_id, version in (await self._store.versions(set(user_ids))).items():
+            wallet = self._wallets.get(user_id)
+            if wallet is not None and wallet.version < version:
+                del self._wallets[user_id]
+            else:
+                self._looks.note(user_id, now)
 
     async def ended_holds(
         self, jobs: Sequence[Job[Any]], wallets: Mapping[str, Wallet]
@@ -132,6 +145,48 @@ class StateCache:
             known = self._writers.get(key)
             if known is None or known.epoch <= writer.epoch:
                 self._writers[key] = writer
+
+
+class _Looks:
+    """Which wallets are looked at, and when each was last compared with what is stored."""
+
+    def __init__(self) -> None:
+        self._read_at: dict[str, float] = {}
+        self._wanted: set[str] = set()
+
+    def is_recent(self, user_id: str, now: float) -> bool:
+        """Whether the wallet need not be read again; somebody looks at it."""
+        read_at = self._read_at.get(user_id)
+        if read_at is None or now - read_at >= PEEK_SECONDS:
+            return False
+        self._wanted.add(user_id)
+        return True
+
+    def note(self, user_id: str, now: float) -> None:
+        """The wallet is as it was stored then."""
+        # Out and in again: the order is that of the readings.
+        self._read_at.pop(user_id, None)
+        self._read_at[user_id] = now
+        _trim(self._read_at, MAX_CACHED_WALLETS)
+        if len(self._wanted) > len(self._read_at):
+            self._wanted.intersection_update(self._read_at)
+
+    def due(self, now: float) -> list[str]:
+        """Those that were looked at since they were read, and are to be compared soon."""
+        half = PEEK_SECONDS / 2
+        old = []
+        for user_id in islice(self._read_at, MAX_COMPARED):
+            if now - self._read_at[user_id] < half:
+                break
+            old.append(user_id)
+        for user_id in old:
+            del self._read_at[user_id]
+        due = [user_id for user_id in old if user_id in self._wanted]
+        self._wanted.difference_update(due)
+        for user_id in due:
+            # Until it is compared, which takes a moment, it may be looked at as it is.
+            self._read_at[user_id] = now - half
+        return due
 
 
 def _trim(cache: dict[Any, Any], bound: int) -> None:
