@@ -25,11 +25,17 @@ class Work:
     """
 
     def __init__(
-        self, servers: Iterable[Served], rng: random.Random, clock: Clock = system_clock
+        self,
+        servers: Iterable[Served],
+        rng: random.Random,
+        clock: Clock = system_clock,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
+        """`meanwhile` happens between the beginning of each hold and its end."""
         self._holders = [Holder(served) for served in servers]
         self._rng = rng
         self._clock = clock
+        self._meanwhile = meanwhile
         self.spent: Counter[str] = Counter()
         self.ends: dict[str, int] = {}
         """What the end of each hold billed by its answer; -1: it had ended before."""
@@ -45,6 +51,7 @@ class Work:
         if not answer.allowed:
             self.denied += 1
             return
+        self._meanwhile()
         # What was answered stays so, wherever it is asked again.
         assert (await persist(call)).hold == answer.hold
         hold_id = answer.hold.id
