@@ -257,7 +257,7 @@ def _add_credits(
         lambda value: catalog.book.find(value),
         lambda value: prices.book.is_active(value),
     )
-    explainer = Explainer(reader, pricing, lambda: prices.book, lambda: catalog.book)
+    explainer = Explainer(reader, pricing)
     process = CreditsProcessServicer(holds, reader, entitlements, explainer, pricing, tokens, clock)
     rpc.add(add_CreditsProcessServiceServicer_to_server, process, complete=True)
     servicer = CreditsServicer(ledger, reader, pricing, resources, published, tokens, clock)

@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"rpc"},
     "rest": {"config", "kernel", "rpc"},
 }
-"""What a part of the server may import beside itself. app, composition, cli and __main__ may import all."""
+"""What a part of the server may import beside itself. ROOTS may import all."""
 
 EDGE_FILES = {
     "auth/servicer.py",

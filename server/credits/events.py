@@ -8,7 +8,7 @@ from typing import Protocol
 from bson import ObjectId
 from zaaz.credits.v1 import usage_service_pb2 as pb
 
-from server.credits.pricing import Pricing
+from server.credits.pricing import Pricing, charge_at
 from server.kernel.clock import DAY_MS, Clock, iso
 from server.kernel.errors import DomainError, Reason, field_invalid
 from server.kernel.ids import derived_id
@@ -16,7 +16,8 @@ from server.kernel.tasks import map_in_slices
 from server.kernel.timestamps import from_timestamp
 from server.ledger.draft import RejectedUsage
 from server.ledger.frames import UsageItem
-from server.ledger.model import Charge, Usage
+from server.ledger.hold_service import KnownHold
+from server.ledger.model import Charge, Tokens, Usage
 from server.ledger.operations import Use
 from server.ledger.refusals import hold_not_found
 from server.rpc.validation import check
@@ -35,8 +36,8 @@ MAX_AHEAD_MS = 5 * 60 * 1_000
 class Holds(Protocol):
     """The ledger's port to what was set aside."""
 
-    async def priced_times(self, client_id: str, hold_ids: Iterable[str]) -> dict[str, int]:
-        """The moment whose prices count, in milliseconds, by hold; those of others left out."""
+    async def of_client(self, client_id: str, hold_ids: Iterable[str]) -> dict[str, KnownHold]:
+        """Those of the holds that are this client's, by their ids."""
         ...
 
 
@@ -66,7 +67,7 @@ class EventReader:
         check_size(frame)
         events = frame.events
         broken = await _broken(frame)
-        held = await self._priced_times(client_id, events, broken)
+        held = await self._held(client_id, events, broken)
         now_ms = self._clock()
         oldest_ms = (now_ms if came_ms is None else came_ms) - MAX_AGE_MS
         times = range(oldest_ms, now_ms + MAX_AHEAD_MS + 1)
@@ -86,15 +87,15 @@ class EventReader:
 
         return await map_in_slices(item, range(len(events)), SLICE_EVENTS)
 
-    async def _priced_times(
+    async def _held(
         self, client_id: str, events: Sequence[pb.UsageEvent], broken: Container[int]
-    ) -> dict[str, int]:
+    ) -> dict[str, KnownHold]:
         named = {
             event.hold_id
             for place, event in enumerate(events)
             if event.hold_id and place not in broken
         }
-        return await self._holds.priced_times(client_id, named) if named else {}
+        return await self._holds.of_client(client_id, named) if named else {}
 
 
 def frame_size(frame: pb.UsageFrame) -> int:
@@ -140,7 +141,11 @@ def _refusal(event: pb.UsageEvent) -> DomainError | None:
 
 
 def _use(
-    client_id: str, event: pb.UsageEvent, pricing: Pricing, times: range, held: Mapping[str, int]
+    client_id: str,
+    event: pb.UsageEvent,
+    pricing: Pricing,
+    times: range,
+    held: Mapping[str, KnownHold],
 ) -> Use:
     usage_key, user_id, ai_model = event.usage_key, event.user_id, event.ai_model
     occurred_ms = from_timestamp(event.occurred_time)
@@ -164,11 +169,15 @@ def _use(
     if not event.hold_id:
         charge = pricing.charge(*usage[1:8])
         return Use(use_id, user_id, client_id, usage, charge)
-    priced_ms = held.get(event.hold_id)
-    if priced_ms is None:
+    hold = held.get(event.hold_id)
+    if hold is None:
         raise hold_not_found(event.hold_id)
-    held_charge = pricing.charge(*usage[1:7], priced_ms)
-    charge = _late_charge(usage, pricing) or held_charge
+    if (hold.feature_endpoint, hold.ai_model) == (usage.feature_endpoint, ai_model):
+        held_charge = charge_at(hold.prices, Tokens(*usage[3:7]))
+        charge = _late_charge(usage, pricing) or held_charge
+    else:
+        # Something else was used than was asked for: nothing was pinned for it.
+        charge = held_charge = pricing.charge(*usage[1:8])
     return Use(use_id, user_id, client_id, usage, charge, ObjectId(event.hold_id), held_charge)
 
 

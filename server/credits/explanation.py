@@ -3,15 +3,14 @@
 Reckoned again from the versions that were in force, and held against the bill.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from bson import ObjectId
 from zaaz.credits.v1 import credits_process_service_pb2 as pb
 
-from server.credits.prices.model import PriceBook, TokenPrices
-from server.credits.pricing import Pricing
+from server.credits.pricing import Pricing, charge_at
 from server.credits.transactions import credits_transaction
 from server.kernel.clock import iso
 from server.kernel.errors import DomainError, Reason, field_invalid
@@ -20,34 +19,19 @@ from server.kernel.money import MICROS
 from server.kernel.principal import Principal
 from server.kernel.timestamps import timestamp
 from server.ledger.messages import usage_message
-from server.ledger.model import Charge, Entry, Hold, Usage
+from server.ledger.model import Charge, Entry, Hold, PinnedPrices, Tokens, Usage
 from server.ledger.reader import LedgerReader
 from server.ledger.settlement import HOLD_KEY_PREFIX, capture_id
 
 PPM_PER_PERCENT = 10_000
 
 
-class EndpointVersions(Protocol):
-    """The port to the catalog's histories."""
-
-    def version_at(self, value: str, time_ms: int) -> ObjectId | None:
-        """The history row of an endpoint that was in force."""
-
-
 class Explainer:
-    """Explains billed usage. `prices` and `endpoints` give the newest books."""
+    """Explains billed usage."""
 
-    def __init__(
-        self,
-        reader: LedgerReader,
-        pricing: Pricing,
-        prices: Callable[[], PriceBook],
-        endpoints: Callable[[], EndpointVersions],
-    ) -> None:
+    def __init__(self, reader: LedgerReader, pricing: Pricing) -> None:
         self._reader = reader
         self._pricing = pricing
-        self._prices = prices
-        self._endpoints = endpoints
 
     async def explain(
         self, request: pb.ExplainChargeRequest, principal: Principal
@@ -60,13 +44,19 @@ class Explainer:
         usage, charge = entry.usage, entry.charge
         assert usage is not None
         assert charge is not None
-        priced_ms = usage.occurred_ms if hold is None else hold.priced_ms
-        again = self._pricing.charge(*usage[1:7], priced_ms)
-        account = _Account(entry, usage, charge, priced_ms, self._prices())
+        pinned = hold is not None and (hold.feature_endpoint, hold.ai_model) == usage[1:3]
+        if pinned:
+            assert hold is not None
+            priced_ms, prices = hold.priced_ms, hold.prices
+        else:
+            priced_ms = usage.occurred_ms
+            prices = self._pricing.pin(usage.feature_endpoint, usage.ai_model, priced_ms)
+        again = charge_at(prices, Tokens(*usage[3:7]))
+        account = _Account(entry, usage, charge, priced_ms, prices)
         return pb.ExplainChargeResponse(
             usage=usage_message(entry, internal=principal.is_admin),
             transaction=credits_transaction(entry, self._pricing),
-            versions=self._versions(usage, priced_ms),
+            versions=_versions(prices, priced_ms),
             steps=[
                 pb.ExplanationStep(name=name, text=text, values=values)
                 for name, text, values in account.steps(internal=principal.is_admin)
@@ -99,19 +89,16 @@ class Explainer:
         named = request.credits_usage_id or request.usage_key
         raise DomainError(Reason.USAGE_NOT_FOUND, f"no usage is {named!r}", {"id": named})
 
-    def _versions(self, usage: Usage, priced_ms: int) -> pb.PriceVersions:
-        endpoint = None
-        if usage.feature_endpoint:
-            endpoint = self._endpoints().version_at(usage.feature_endpoint, priced_ms)
-        versions = pb.PriceVersions(
-            feature_endpoint_history_id=_text(endpoint), priced_time=timestamp(priced_ms)
-        )
-        if usage.ai_model:
-            model, setting, profit = self._prices().versions(usage.ai_model, priced_ms)
-            versions.ai_model_history_id = _text(model)
-            versions.billing_setting_history_id = _text(setting)
-            versions.credits_profit_history_id = _text(profit)
-        return versions
+
+def _versions(prices: PinnedPrices, priced_ms: int) -> pb.PriceVersions:
+    model, setting, profit, endpoint = prices.versions
+    return pb.PriceVersions(
+        ai_model_history_id=_text(model),
+        billing_setting_history_id=_text(setting),
+        credits_profit_history_id=_text(profit),
+        feature_endpoint_history_id=_text(endpoint),
+        priced_time=timestamp(priced_ms),
+    )
 
 
 _Step = tuple[str, str, dict[str, str]]
@@ -124,7 +111,7 @@ class _Account(NamedTuple):
     usage: Usage
     charge: Charge
     priced_ms: int
-    prices: PriceBook
+    prices: PinnedPrices
 
     def steps(self, *, internal: bool) -> Iterator[_Step]:
         """From the event to the entry."""
@@ -150,17 +137,16 @@ class _Account(NamedTuple):
         return "event", text, {"usage_key": usage.usage_key, "used": used}
 
     def _tokens(self) -> Iterator[_Step]:
-        usage = self.usage
-        rates = _rates(self.prices, usage, self.priced_ms)
-        if rates is None:
-            return
-        cache_read = rates.input if rates.cache_read is None else rates.cache_read
-        cache_write = rates.input if rates.cache_write is None else rates.cache_write
+        usage, prices = self.usage, self.prices
+        size = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+        input_rate, output_rate, read_rate, write_rate = prices.rates[
+            bisect_left(prices.bounds, size)
+        ]
         for name, tokens, rate in (
-            ("input_tokens", usage.input_tokens, rates.input),
-            ("cache_read_tokens", usage.cache_read_tokens, cache_read),
-            ("cache_write_tokens", usage.cache_write_tokens, cache_write),
-            ("output_tokens", usage.output_tokens, rates.output),
+            ("input_tokens", usage.input_tokens, input_rate),
+            ("cache_read_tokens", usage.cache_read_tokens, read_rate),
+            ("cache_write_tokens", usage.cache_write_tokens, write_rate),
+            ("output_tokens", usage.output_tokens, output_rate),
         ):
             if tokens:
                 text = (
@@ -249,17 +235,6 @@ def _candidates(request: pb.ExplainChargeRequest, principal: Principal) -> list[
     if hold_id != request.usage_key and ObjectId.is_valid(hold_id):
         found.append(capture_id(ObjectId(hold_id)))
     return found
-
-
-def _rates(prices: PriceBook, usage: Usage, time_ms: int) -> TokenPrices | None:
-    versions = prices.prices.models.get(usage.ai_model, ())
-    place = bisect_right(versions, time_ms, key=lambda version: version.effective_time_ms)
-    model = versions[place - 1].prices if place else None
-    if model is None:
-        return None
-    size = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
-    above = [tier.prices for tier in model.tiers if size > tier.above_input_tokens]
-    return above[-1] if above else model.base
 
 
 def _decimal(amount: int, unit: int = MICROS) -> str:

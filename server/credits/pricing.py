@@ -6,11 +6,11 @@ from typing import Protocol
 
 from bson import ObjectId
 
-from server.credits.prices.model import CreditPriceVersion, PriceBook, ProfitVersion
+from server.credits.prices.model import CreditPriceVersion, PriceBook, ProfitVersion, reckon
 from server.kernel.clock import iso
 from server.kernel.errors import DomainError, Reason
 from server.kernel.money import in_range
-from server.ledger.model import Charge
+from server.ledger.model import Charge, PinnedPrices, Tokens
 
 
 class KnownEndpoint(Protocol):
@@ -32,6 +32,9 @@ class Endpoints(Protocol):
 
     def id_at(self, value: str, time_ms: int) -> ObjectId | None:
         """Which endpoint it was, also of one that is gone."""
+
+    def version_at(self, value: str, time_ms: int) -> ObjectId | None:
+        """The history row that was in force."""
 
 
 class Pricing:
@@ -70,6 +73,29 @@ class Pricing:
         rates = (_in_force(prices.credit_prices, time_ms), _in_force(prices.profits, time_ms))
         return _with_endpoint(Charge(0, 0, 0, 0, 0, 0, *rates), credits_micros)
 
+    def pin(self, feature_endpoint: str, ai_model: str, time_ms: int) -> PinnedPrices:
+        """What `charge` goes by at `time_ms`, with the same refusals."""
+        pinned = _NO_PRICES
+        if ai_model or not feature_endpoint:
+            pinned = self._prices().pin(ai_model, time_ms)
+        if not feature_endpoint:
+            return pinned
+        endpoints = self._endpoints()
+        credits_micros = endpoints.credits_at(feature_endpoint, time_ms)
+        if credits_micros is None:
+            raise _not_in_force(feature_endpoint, time_ms)
+        if not ai_model:
+            prices = self._prices().prices
+            pinned = pinned._replace(
+                credit_price_micros=_in_force(prices.credit_prices, time_ms),
+                profit_ppm=_in_force(prices.profits, time_ms),
+            )
+        model, setting, profit, _ = pinned.versions
+        version = endpoints.version_at(feature_endpoint, time_ms)
+        return pinned._replace(
+            endpoint_credits_micros=credits_micros, versions=(model, setting, profit, version)
+        )
+
     def endpoint_id(self, feature_endpoint: str) -> ObjectId | None:
         """The live endpoint of this value."""
         endpoint = self._endpoints().find(feature_endpoint)
@@ -78,6 +104,23 @@ class Pricing:
     def endpoint_id_at(self, feature_endpoint: str, time_ms: int) -> ObjectId | None:
         """The endpoint that a use was of. None without one."""
         return self._endpoints().id_at(feature_endpoint, time_ms) if feature_endpoint else None
+
+
+_NO_PRICES = PinnedPrices((), (), 0, 0, 0, (None, None, None, None))
+"""Of a use of no model."""
+
+
+def charge_at(prices: PinnedPrices, tokens: Tokens) -> Charge:
+    """What a use costs at pinned prices: as `Pricing.charge` when they were pinned."""
+    if not prices.rates:
+        rates = (prices.credit_price_micros, prices.profit_ppm)
+        return _with_endpoint(Charge(0, 0, 0, 0, 0, 0, *rates), prices.endpoint_credits_micros)
+    charge = reckon(
+        prices.bounds, prices.rates, prices.credit_price_micros, prices.profit_ppm, *tokens
+    )
+    if prices.versions[3] is None:
+        return charge
+    return _with_endpoint(charge, prices.endpoint_credits_micros)
 
 
 def endpoint_not_found(value: str) -> DomainError:

@@ -10,7 +10,7 @@ from zaaz.ledger.v1 import hold_pb2
 
 from server.credits.entitlement import Entitlements, Estimate, Question
 from server.credits.explanation import Explainer
-from server.credits.pricing import Pricing
+from server.credits.pricing import Pricing, charge_at
 from server.credits.transactions import credits_transaction
 from server.kernel.clock import Clock
 from server.kernel.errors import DomainError
@@ -77,7 +77,8 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
                 raise
             return self._allowed(earlier)
         try:
-            placed = await self._holds.place(caller, terms, estimate.priced, now_ms)
+            prices = self._pricing.pin(question.feature_endpoint, question.ai_model, now_ms)
+            placed = await self._holds.place(caller, terms, estimate.priced, prices, now_ms)
             return self._allowed(placed)
         except FundsRefusedError as refused:
             return pb.AuthorizeUsageResponse(
@@ -130,7 +131,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         caller = _caller(request.request_id)
         reported = None
         if request.HasField("reported"):
-            reported = self._priced(known, _used(request.reported))
+            reported = _priced(known, _used(request.reported))
         ttl_ms = _ttl(request) if request.HasField("ttl") else None
         operation = ExtendHold(
             new_id(),
@@ -160,7 +161,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         known = await self._holds.find(hold_id, _own())
         priced = None
         if request.HasField("usage"):
-            priced = self._priced(known, _used(request.usage))
+            priced = _priced(known, _used(request.usage))
         posted = await self._holds.capture(
             _caller(request.request_id),
             hold_id,
@@ -219,14 +220,9 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
 
         def raised(before: Tokens) -> Priced:
             tokens = Tokens(max(before.input, most_input), max(before.output, most_output))
-            return self._priced(known, tokens)
+            return _priced(known, tokens)
 
         return raised
-
-    def _priced(self, known: KnownHold, tokens: Tokens) -> Priced:
-        """Tokens by the prices that were in force when the hold was placed."""
-        question = Question(known.feature_endpoint, known.ai_model, tokens)
-        return self._entitlements.estimate(question, known.priced_ms).priced
 
     def _allowed(self, posted: Posted) -> pb.AuthorizeUsageResponse:
         hold, wallet = self._after(posted)
@@ -247,6 +243,11 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         assert posted.hold is not None
         hold = hold_message(posted.wallet.profile, posted.hold)
         return hold, wallet_message(posted.wallet, self._clock())
+
+
+def _priced(known: KnownHold, tokens: Tokens) -> Priced:
+    """Tokens by the prices that were in force when the hold was placed."""
+    return Priced(tokens, charge_at(known.prices, tokens))
 
 
 def _question(request: pb.AuthorizeUsageRequest | pb.CheckAccessRequest) -> Question:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.ledger.dates import date, milliseconds
-from server.ledger.model import Charge, Hold, Priced, Profile, Tokens
+from server.ledger.model import Charge, Hold, PinnedPrices, Priced, Profile, Tokens
 from server.ledger.posting import HoldChange
 
 Document = dict[str, Any]
@@ -16,6 +16,7 @@ def hold_document(hold: Hold) -> Document:
         "id": hold.id,
         "client_id": hold.client_id,
         "bound": _priced_document(hold.bound),
+        "prices": _prices_document(hold.prices),
         "expires_time": date(hold.expires_ms),
         "priced_time": date(hold.priced_ms),
         "created_time": date(hold.created_ms),
@@ -37,6 +38,7 @@ def hold_from(row: Mapping[str, Any]) -> Hold:
         row["id"],
         row["client_id"],
         _priced_from(row["bound"]),
+        _prices_from(row["prices"]),
         milliseconds(row["expires_time"]),
         milliseconds(row["priced_time"]),
         milliseconds(row["created_time"]),
@@ -85,6 +87,25 @@ def hold_row_update(profile: Profile, change: HoldChange) -> Document:
         },
         "upsert": True,
     }
+
+
+def _prices_document(prices: PinnedPrices) -> Document:
+    document: Document = prices._asdict()
+    document["rates"] = [list(rates) for rates in prices.rates]
+    return document
+
+
+def _prices_from(row: Mapping[str, Any]) -> PinnedPrices:
+    rates = tuple((rate[0], rate[1], rate[2], rate[3]) for rate in row["rates"])
+    model, setting, profit, endpoint = row["versions"]
+    return PinnedPrices(
+        tuple(row["bounds"]),
+        rates,
+        row["credit_price_micros"],
+        row["profit_ppm"],
+        row["endpoint_credits_micros"],
+        (model, setting, profit, endpoint),
+    )
 
 
 def _priced_document(priced: Priced) -> Document:

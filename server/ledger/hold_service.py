@@ -7,15 +7,25 @@ from typing import NamedTuple
 from bson import ObjectId
 
 from server.kernel.clock import Clock
+from server.kernel.errors import DomainError, Reason
 from server.kernel.ids import derived_id, new_id
 from server.ledger.committer import Committer
 from server.ledger.draft import HoldRow
 from server.ledger.expiry import expire
 from server.ledger.jobs import OperationJob, Posted, Request
-from server.ledger.model import Cause, DisconnectPolicy, Hold, HoldState, Priced, Tokens, Wallet
+from server.ledger.model import (
+    Cause,
+    DisconnectPolicy,
+    Hold,
+    HoldState,
+    PinnedPrices,
+    Priced,
+    Tokens,
+    Wallet,
+)
 from server.ledger.operations import CaptureHold, ExtendHold, Operation, PlaceHold, ReleaseHold
 from server.ledger.reader import LedgerReader
-from server.ledger.refusals import hold_not_found, wallet_not_found
+from server.ledger.refusals import hold_ended, hold_not_found, wallet_not_found
 from server.ledger.service import NO_DETAILS, Caller, Details
 from server.ledger.settlement import capture_id
 
@@ -41,7 +51,7 @@ class KnownHold(NamedTuple):
 
     user_id: str
     client_id: str
-    priced_ms: int
+    prices: PinnedPrices
     feature_endpoint: str
     ai_model: str
 
@@ -66,16 +76,22 @@ class HoldLedger:
         return expire(wallet, self._clock()).wallet
 
     async def place(
-        self, caller: Caller, terms: HoldTerms, bound: Priced, priced_ms: int
+        self,
+        caller: Caller,
+        terms: HoldTerms,
+        bound: Priced,
+        prices: PinnedPrices,
+        priced_ms: int,
     ) -> Posted:
-        """FundsRefusedError, TOO_MANY_HOLDS, WALLET_NOT_FOUND.
+        """FundsRefusedError, WALLET_NOT_FOUND.
 
-        `bound` is what the tokens come to at the prices of `priced_ms`.
+        `bound` is what the tokens come to at `prices`, those of `priced_ms`.
         """
         hold = Hold(
             new_id(),
             caller.client_id,
             bound,
+            prices,
             expires_ms=0,
             priced_ms=priced_ms,
             created_ms=0,
@@ -104,17 +120,15 @@ class HoldLedger:
             raise hold_not_found(hold_id)
         return known
 
-    async def priced_times(self, client_id: str, hold_ids: Iterable[str]) -> dict[str, int]:
-        """When the prices of a client's holds were pinned, by their ids; others are left out."""
+    async def of_client(self, client_id: str, hold_ids: Iterable[str]) -> dict[str, KnownHold]:
+        """Those of the holds that are this client's, by their ids."""
         ids = {ObjectId(hold_id) for hold_id in hold_ids}
-        for row in await self._reader.holds_by_id(ids - self._known.keys()):
-            self._remember(str(row.profile.user_id), row.change.hold)
+        # Taken out first: to remember others may push them out.
         found = {hold_id: self._known[hold_id] for hold_id in ids if hold_id in self._known}
-        return {
-            str(hold_id): known.priced_ms
-            for hold_id, known in found.items()
-            if known.client_id == client_id
-        }
+        for row in await self._reader.holds_by_id(ids - found.keys()):
+            hold = row.change.hold
+            found[hold.id] = self._remember(str(row.profile.user_id), hold)
+        return {str(i): known for i, known in found.items() if known.client_id == client_id}
 
     async def as_of_now(self, row: HoldRow) -> HoldRow:
         """The row of a hold whose time may be over, which has no entry yet."""
@@ -164,11 +178,21 @@ class HoldLedger:
 
     async def _run(self, caller: Caller, operation: Operation, payload: Sequence[object]) -> Posted:
         request = Request.of(*caller, payload)
-        return await self._committer.submit(OperationJob(operation, request))
+        try:
+            return await self._committer.submit(OperationJob(operation, request))
+        except DomainError as error:
+            if error.reason is Reason.HOLD_ENDED:
+                raise await self._ended(ObjectId(error.metadata["hold_id"])) from None
+            raise
+
+    async def _ended(self, hold_id: ObjectId) -> DomainError:
+        """HOLD_ENDED with what became of the hold."""
+        row = await self.as_of_now(await self._reader.hold(hold_id))
+        return hold_ended(hold_id, HoldState(row.change.state).name.lower())
 
     def _remember(self, user_id: str, hold: Hold) -> KnownHold:
         known = KnownHold(
-            user_id, hold.client_id, hold.priced_ms, hold.feature_endpoint, hold.ai_model
+            user_id, hold.client_id, hold.prices, hold.feature_endpoint, hold.ai_model
         )
         self._known[hold.id] = known
         for old in list(islice(self._known, max(0, len(self._known) - MAX_KNOWN_HOLDS))):

@@ -153,16 +153,33 @@ class Priced(NamedTuple):
     charge: Charge
 
 
+class PinnedPrices(NamedTuple):
+    """What a use is priced by, whatever becomes of prices since.
+
+    Token prices by total input as in the price book (micro-USD per million tokens: input,
+    output, cache read, cache write), the credit price, the margin, the endpoint's credits;
+    and the history rows that say so: model, credit price, margin, endpoint.
+    """
+
+    bounds: tuple[int, ...]
+    rates: tuple[tuple[int, int, int, int], ...]
+    credit_price_micros: int
+    profit_ppm: int
+    endpoint_credits_micros: int
+    versions: tuple[ObjectId | None, ObjectId | None, ObjectId | None, ObjectId | None]
+
+
 class Hold(NamedTuple):
     """Credits set aside. `id` is that of the entry that placed it.
 
-    `bound` is the most that its use may come to, by the prices in force at
+    `bound` is the most that its use may come to, by `prices`, which were in force at
     `priced_ms`: what is held. `reported` is what was used of it so far.
     """
 
     id: ObjectId
     client_id: str
     bound: Priced
+    prices: PinnedPrices
     expires_ms: int
     priced_ms: int
     created_ms: int

@@ -13,6 +13,7 @@ from server.ledger.model import (
     Hold,
     IncreaseSource,
     OverdraftPolicy,
+    PinnedPrices,
     Priced,
     Profile,
     Tokens,
@@ -102,6 +103,7 @@ def a_hold(credits_micros: int, ttl_ms: int, **fields: Any) -> PlaceHold:
         ObjectId(),
         CLIENT,
         priced(credits_micros),
+        PRICES,
         expires_ms=0,
         priced_ms=NOW_MS,
         created_ms=0,
@@ -109,6 +111,16 @@ def a_hold(credits_micros: int, ttl_ms: int, **fields: Any) -> PlaceHold:
         **fields,
     )
     return PlaceHold(USER, hold, ttl_ms, Cause(CLIENT, "r", occurred_ms=NOW_MS))
+
+
+PRICES = PinnedPrices(
+    (200_000,),
+    ((1, 2, 3, 4), (5, 6, 7, 8)),
+    1_000_000,
+    200_000,
+    7,
+    (ObjectId(), None, ObjectId(), ObjectId()),
+)
 
 
 def an_extension(

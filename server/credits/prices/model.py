@@ -15,7 +15,7 @@ from bson import ObjectId
 from server.kernel.clock import iso
 from server.kernel.errors import DomainError, Reason
 from server.kernel.money import MAX_MICROS, MICROS, in_range
-from server.ledger.model import Charge
+from server.ledger.model import Charge, PinnedPrices
 
 CREDITS_PER_CREDIT_PRICE = 1_000
 """The credit price is that of so many credits."""
@@ -129,6 +129,45 @@ class _Bands(NamedTuple):
     rates: tuple[tuple[int, int, int, int], ...]
 
 
+def reckon(
+    bounds: tuple[int, ...],
+    rates: tuple[tuple[int, int, int, int], ...],
+    credit_price: int,
+    profit_ppm: int,
+    input_tokens: int,
+    output_tokens: int,
+    cache_read_tokens: int,
+    cache_write_tokens: int,
+) -> Charge:
+    """What these tokens cost at these prices: see `PriceBook.charge`. AMOUNT_OUT_OF_RANGE."""
+    band = bisect_left(bounds, input_tokens + cache_read_tokens + cache_write_tokens)
+    input_rate, output_rate, read_rate, write_rate = rates[band]
+    # In micro-USD times a million.
+    input_cost = (
+        input_tokens * input_rate + cache_read_tokens * read_rate + cache_write_tokens * write_rate
+    )
+    cost = input_cost + output_tokens * output_rate
+    # Exactly, micro-credits are cost * 1000 / credit_price: the million of the
+    # token prices is that of the micro-credits, the 1,000 the credit price's.
+    credits_micros = -(-cost * (MICROS + profit_ppm) // (credit_price * 1_000))
+    cost_price_micros = -(-cost // MICROS)
+    if credits_micros > MAX_MICROS or cost_price_micros > MAX_MICROS:
+        in_range("credits_micros", credits_micros)
+        in_range("cost_price_micros", cost_price_micros)
+    cost_credits = cost * CREDITS_PER_CREDIT_PRICE // credit_price
+    input_credits = credits_micros * input_cost // cost if cost else 0
+    return Charge(
+        credits_micros,
+        input_credits,
+        credits_micros - input_credits,
+        cost_credits,
+        credits_micros - cost_credits,
+        cost_price_micros,
+        credit_price,
+        profit_ppm,
+    )
+
+
 class PriceBook:
     """Prices, credit price and margins of all times. Immutable; compared by its `prices`."""
 
@@ -182,35 +221,28 @@ class PriceBook:
         profit_ppm = self._profit_ppm(ai_model, occurred_time_ms)
         if bands is None or credit_price is None or profit_ppm is None:
             raise _price_not_found(ai_model, occurred_time_ms, priced=bands is not None)
-        bounds, rates = bands
-        band = bisect_left(bounds, input_tokens + cache_read_tokens + cache_write_tokens)
-        input_rate, output_rate, read_rate, write_rate = rates[band]
-        # In micro-USD times a million.
-        input_cost = (
-            input_tokens * input_rate
-            + cache_read_tokens * read_rate
-            + cache_write_tokens * write_rate
-        )
-        cost = input_cost + output_tokens * output_rate
-        # Exactly, micro-credits are cost * 1000 / credit_price: the million of the
-        # token prices is that of the micro-credits, the 1,000 the credit price's.
-        credits_micros = -(-cost * (MICROS + profit_ppm) // (credit_price * 1_000))
-        cost_price_micros = -(-cost // MICROS)
-        if credits_micros > MAX_MICROS or cost_price_micros > MAX_MICROS:
-            in_range("credits_micros", credits_micros)
-            in_range("cost_price_micros", cost_price_micros)
-        cost_credits = cost * CREDITS_PER_CREDIT_PRICE // credit_price
-        input_credits = credits_micros * input_cost // cost if cost else 0
-        return Charge(
-            credits_micros,
-            input_credits,
-            credits_micros - input_credits,
-            cost_credits,
-            credits_micros - cost_credits,
-            cost_price_micros,
+        return reckon(
+            bands.bounds,
+            bands.rates,
             credit_price,
             profit_ppm,
+            input_tokens,
+            output_tokens,
+            cache_read_tokens,
+            cache_write_tokens,
         )
+
+    def pin(self, ai_model: str, time_ms: int) -> PinnedPrices:
+        """What `charge` goes by at that time. PRICE_NOT_FOUND."""
+        model = self._models.get(ai_model)
+        bands = model and model[1][bisect_right(model[0], time_ms)]
+        times, credit_prices, _ = self._credit_prices
+        credit_price = credit_prices[bisect_right(times, time_ms)]
+        profit_ppm = self._profit_ppm(ai_model, time_ms)
+        if bands is None or credit_price is None or profit_ppm is None:
+            raise _price_not_found(ai_model, time_ms, priced=bands is not None)
+        versions = (*self.versions(ai_model, time_ms), None)
+        return PinnedPrices(bands.bounds, bands.rates, credit_price, profit_ppm, 0, versions)
 
     def is_active(self, ai_model: str) -> bool:
         """Whether the model may be used. Usage that has happened is billed all the same."""
