@@ -118,8 +118,6 @@ def charge_at(prices: PinnedPrices, tokens: Tokens) -> Charge:
     charge = reckon(
         prices.bounds, prices.rates, prices.credit_price_micros, prices.profit_ppm, *tokens
     )
-    if prices.versions[3] is None:
-        return charge
     return _with_endpoint(charge, prices.endpoint_credits_micros)
 
 

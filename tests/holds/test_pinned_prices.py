@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from zaaz.credits.v1 import credits_process_service_pb2 as pb
 
 from tests.catalog.calls import change_endpoint, delete_endpoint, new_endpoint
 from tests.credits.priced import (
@@ -120,3 +121,36 @@ class TestPinned:
         manual_clock.advance(3_600_000)
         assert (await timed.get(other.id)).captured_micros == OLD
         await timed.served.assert_sound(user_id)
+
+
+class TestPriceThatThisProcessLearnsOfLate:
+    async def test_does_not_move_what_was_pinned(
+        self, timed: Holder, manual_clock: ManualClock
+    ) -> None:
+        """Another process may set a price for the very moment at which a hold was placed."""
+        served = timed.served
+        model = await new_model(served, 1)
+        user_id = await served.new_wallet(100 * CREDIT)
+        asked = {"ai_model": model.value, "max_input_tokens": 1_000, "max_output_tokens": 0}
+        one = await timed.place(user_id, **asked)
+        other = await timed.place(user_id, **asked)
+        manual_clock.advance(-5)
+        await change_model(served, model.id, prices=dollars(3))
+        manual_clock.advance(5)
+        captured = await timed.capture(one.id, (1_000, 0))
+        assert captured.transaction.credits_micros == one.held_micros
+        extended = await timed.extend(other.id, max_input_tokens=2_000)
+        assert extended.hold.held_micros == 2 * other.held_micros
+        event = usage_event(
+            user_id,
+            hold_id=other.id,
+            ai_model=model.value,
+            output_tokens=0,
+            occurred_ms=manual_clock.now_ms,
+        )
+        (result,) = await served.record(event)
+        assert result.receipt.credits_micros == other.held_micros
+        explained = await served.process.ExplainCharge(
+            pb.ExplainChargeRequest(credits_usage_id=captured.transaction.id)
+        )
+        assert explained.matches
