@@ -8,7 +8,9 @@ from typing import Any
 
 from zaaz.credits.v1 import credits_process_service_pb2 as pb
 from zaaz.credits.v1.usage_service_pb2 import RecordUsageRequest, UsageEvent
+from zaaz.ledger.v1 import hold_pb2
 
+from tests.credits.priced import change_model, dollars, new_model
 from tests.holds.conftest import HELD_MICROS, Holder
 from tests.holds.work import Work, assert_as_told, assert_ended_once
 from tests.races.callers import outcome, persist
@@ -101,3 +103,23 @@ async def test_access_is_checked_against_what_another_server_wrote(twins: Twins)
         answer = await served.process.CheckAccess(request)
         assert (answer.allowed, answer.available_micros) == (True, HELD_MICROS)
         assert await outcome(served.consume(user_id, HELD_MICROS + 1)) == "INSUFFICIENT_CREDITS"
+
+
+async def test_what_was_held_is_billed_while_prices_change(twins: Twins) -> None:
+    """A server learns of another's change a moment late: a hold's own prices are pinned."""
+    user_id = await twins.here.new_wallet(10**12)
+    model = await new_model(twins.here, 1)
+    there = Holder(twins.there)
+    asked: dict[str, Any] = {"ai_model": model.value, "max_input_tokens": 1_000}
+    async with asyncio.timeout(WORK_SECONDS):
+        while isinstance(await outcome(there.authorize(user_id, **asked)), str):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    holds: list[hold_pb2.Hold] = []
+    for amount in (2, 3):
+        await change_model(twins.here, model.id, prices=dollars(amount))
+        async with asyncio.timeout(WORK_SECONDS):
+            while not holds or holds[-1].held_micros < (1_200_000 * amount):
+                holds.append(await there.place(user_id, max_output_tokens=0, **asked))
+    for hold in holds:
+        answer = await persist(partial(there.capture, hold.id, (1_000, 0), request_id=new_key()))
+        assert answer.transaction.credits_micros == hold.held_micros
