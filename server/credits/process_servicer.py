@@ -59,7 +59,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         """Set credits aside, or say every reason against it."""
         question, now_ms = _question(request), self._clock()
         caller = _caller(request.request_id)
-        wallet = await self._holds.wallet(request.user_id)
+        wallet = await self._holds.recalled(request.user_id)
         terms = _terms(request, question)
         try:
             estimate = self._entitlements.estimate(question, now_ms)

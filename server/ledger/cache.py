@@ -41,6 +41,10 @@ class StateCache:
         self._ended_holds: dict[ObjectId, HoldRow] = {}
         self._looks = _Looks()
 
+    def known(self, user_id: str) -> Wallet | None:
+        """A wallet as it is in memory, if it is."""
+        return self._wallets.get(user_id)
+
     async def peek(self, user_id: str, *, fresh: bool) -> Wallet | None:
         """A wallet as it is believed to be, what is being written included.
 

@@ -91,6 +91,10 @@ class Committer:
         """
         return await self._cache.peek(user_id, fresh=fresh)
 
+    async def recall(self, user_id: str) -> Wallet | None:
+        """The same as it is in memory, however old: for who has it checked by a write."""
+        return self._cache.known(user_id) or await self._cache.peek(user_id, fresh=True)
+
     async def earlier(self, request: Request) -> Posted | None:
         """What an operation under this request came to. REQUEST_ID_REUSED; None: it was none."""
         row = (await self._store.known([request.key], ())).requests.get(request.key)

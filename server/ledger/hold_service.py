@@ -65,6 +65,16 @@ class HoldLedger:
         self._clock = clock
         self._known: dict[ObjectId, KnownHold] = {}
 
+    async def recalled(self, user_id: str) -> Wallet:
+        """The wallet as it is in memory, however old, for a caller who goes on to write it.
+
+        WALLET_NOT_FOUND.
+        """
+        wallet = await self._committer.recall(user_id)
+        if wallet is None:
+            raise wallet_not_found(user_id)
+        return wallet
+
     async def wallet(self, user_id: str, *, fresh: bool = False) -> Wallet:
         """The wallet as of now, from the committer's cache. WALLET_NOT_FOUND.
 
