@@ -107,18 +107,20 @@ async def test_access_is_checked_against_what_another_server_wrote(twins: Twins)
 
 async def test_what_was_held_is_billed_while_prices_change(twins: Twins) -> None:
     """A server learns of another's change a moment late: a hold's own prices are pinned."""
-    user_id = await twins.here.new_wallet(10**12)
+    # More than one: no wallet may have so many holds as a server can place in half a second.
+    users = [await twins.here.new_wallet(10**12) for _ in range(WALLETS)]
     model = await new_model(twins.here, 1)
     there = Holder(twins.there)
     asked: dict[str, Any] = {"ai_model": model.value, "max_input_tokens": 1_000}
     async with asyncio.timeout(WORK_SECONDS):
-        while isinstance(await outcome(there.authorize(user_id, **asked)), str):  # noqa: ASYNC110
+        while isinstance(await outcome(there.authorize(users[0], **asked)), str):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     holds: list[hold_pb2.Hold] = []
     for amount in (2, 3):
         await change_model(twins.here, model.id, prices=dollars(amount))
         async with asyncio.timeout(WORK_SECONDS):
             while not holds or holds[-1].held_micros < (1_200_000 * amount):
+                user_id = users[len(holds) % WALLETS]
                 holds.append(await there.place(user_id, max_output_tokens=0, **asked))
     for hold in holds:
         answer = await persist(partial(there.capture, hold.id, (1_000, 0), request_id=new_key()))
