@@ -4,6 +4,7 @@ Names are the .proto's or lowerCamel. A field that is not repeated may stand
 once; a field that the path or the body gives may not stand at all.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from typing import Final
 from urllib.parse import parse_qsl
@@ -18,6 +19,8 @@ from gateway.refusals import field_invalid, malformed
 MAX_QUERY_BYTES: Final = 16_384
 MAX_PARAMETERS: Final = 1_000
 MAX_NAME_CHARACTERS: Final = 200
+MAX_VALUES: Final = 100
+"""Of one repeated field."""
 MAX_FIELD_DEPTH: Final = 8
 """`a.b.c` has three."""
 
@@ -32,13 +35,16 @@ class Query:
 
     def apply(self, message: Message, raw: bytes) -> None:
         """Puts the query `raw` into `message`; a Refusal that names the first wrong parameter."""
-        seen: set[str] = set()
+        seen: Counter[str] = Counter()
         for name, text in _pairs(raw):
             fields = self._resolve(name)
             path = ".".join(field.name for field in fields)
             if path in seen and not fields[-1].is_repeated:
                 raise field_invalid(path, "stands twice in the query")
-            seen.add(path)
+            seen[path] += 1
+            if seen[path] > MAX_VALUES:
+                text = f"stands more than {MAX_VALUES} times in the query: send a body instead"
+                raise field_invalid(path, text)
             _put(message, fields, path, text)
 
     def _resolve(self, name: str) -> list[FieldDescriptor]:

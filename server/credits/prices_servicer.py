@@ -20,6 +20,7 @@ from server.credits.prices.store import (
     update_rows,
 )
 from server.credits.resources import ACTIVE, AI_MODEL, BILLING_SETTING, INACTIVE
+from server.kernel.clock import iso
 from server.kernel.errors import field_invalid
 from server.kernel.ids import parse_id
 from server.kernel.principal import current_principal
@@ -80,8 +81,13 @@ async def _activate(changes: Changes, setting_id: ObjectId, applied_ms: int) -> 
         raise not_found(BILLING_SETTING, setting_id)
     if not setting["is_active"]:
         raise field_invalid("id", "is a billing setting that is not active")
-    if setting["status"] == ACTIVE and millis(setting["applied_time"]) <= applied_ms:
-        return setting
+    if setting["status"] == ACTIVE:
+        begins_ms = millis(setting["applied_time"])
+        if begins_ms <= applied_ms and begins_ms <= millis(changes.now):
+            return setting
+        if begins_ms < applied_ms:
+            text = f"begins at {iso(begins_ms)} already: activate another to take that back"
+            raise field_invalid("applied_time", text)
     # The index allows one active setting at a time, within the transaction too.
     for other in await changes.find(BILLING_SETTING, {"is_deleted": False, "status": ACTIVE}):
         if other["_id"] != setting_id:

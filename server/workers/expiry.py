@@ -93,11 +93,18 @@ class ExpiryWorker:
         after: ObjectId | None = None
         while True:
             page = await self._reader.due(self._clock(), after, PAGE_WALLETS)
-            # One that cannot be written now is due at the next sweep as well.
-            await asyncio.gather(*(self._ledger.tidy(wallet.user_id) for wallet in page))
+            await asyncio.gather(*(self._try_to_tidy(wallet.user_id) for wallet in page))
             if len(page) < PAGE_WALLETS or not await self._lease.hold():
                 return
             after = page[-1].id
+
+    async def _try_to_tidy(self, user_id: str) -> None:
+        """One that cannot be written now is due at the next sweep as well, and stops no other."""
+        try:
+            await self._ledger.tidy(user_id)
+        except DomainError as error:
+            fields = {"user_id": user_id, "reason": error.reason.value}
+            _log.info("a wallet's expiries have to wait", extra={"fields": fields})
 
     async def give_notice(self) -> None:
         """Tells of grants that end within some days, going on where a last holder stopped."""

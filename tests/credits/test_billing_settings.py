@@ -202,6 +202,23 @@ class TestActivation:
         await activate(clocked, dear.id)
         assert await billed(clocked, model.value, manual_clock.now_ms) == 2 * ONE
 
+    async def test_later_than_it_was_set_for_is_not_passed_over(
+        self, clocked: Served, manual_clock: ManualClock, dollar: pb.BillingSetting
+    ) -> None:
+        """It would begin when it was set for first, whoever believes otherwise."""
+        dear, soon = await new_setting(clocked, DOLLAR // 2), manual_clock.now_ms + HOUR_MS
+        await activate(clocked, dear.id, soon)
+        with refused("FIELD_INVALID") as refusal:
+            await activate(clocked, dear.id, soon + HOUR_MS)
+        assert refusal.metadata["field"] == "applied_time"
+        await activate(clocked, dollar.id)
+        await activate(clocked, dear.id, soon + HOUR_MS)
+        model = await new_model(clocked)
+        manual_clock.advance(HOUR_MS)
+        assert await billed(clocked, model.value, manual_clock.now_ms) == ONE
+        manual_clock.advance(HOUR_MS)
+        assert await billed(clocked, model.value, manual_clock.now_ms) == 2 * ONE
+
     async def test_not_in_the_past(
         self, clocked: Served, manual_clock: ManualClock, dollar: pb.BillingSetting
     ) -> None:

@@ -44,10 +44,6 @@ MADE_UP_IN_VAIN = {
 ENDLESS = "text/event-stream"
 """What answers so does not end by itself: test_sse reads it."""
 
-NOT_YET_SERVED = "METHOD_UNIMPLEMENTED"
-"""In the contract, and not on this server; that all are served in the end is others' to test."""
-
-
 ACCEPTED = ["2xx", "401", "403", "404", "409", "412", "429", "5xx"]
 """What may come of a request that keeps its schema. (5xx is a finding of its own.)"""
 
@@ -65,8 +61,6 @@ class Finding:
     def is_expected(self) -> bool:
         problem = as_problem(self.answer)
         reason = problem.get("reason")
-        if reason == NOT_YET_SERVED:
-            return self.check == "not_a_server_error"
         if self.check != "positive_data_acceptance":
             return False
         fields = {each["field"].rpartition(".")[2] for each in problem.get("violations", ())}

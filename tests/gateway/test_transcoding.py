@@ -436,3 +436,12 @@ class TestUpdates:
         answer = await echoed.patch("/api/things/1?updateMask=size", json={"name": "n"})
 
         assert answer.json()["update_mask"] == "size"
+
+
+class TestManyValues:
+    async def test_of_one_parameter(self, echoed: Client) -> None:
+        """What stands so often belongs into a body: a line of a request has an end."""
+        tag = "everything.tags=a"
+        assert len((await got(echoed, "&".join([tag] * 100)))["tags"]) == 100
+        answer = await echoed.get("/api/everything/x?" + "&".join([tag] * 101))
+        assert field_of(answer) == "everything.tags"
