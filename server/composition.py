@@ -31,6 +31,7 @@ from server.credits.feature_usage.reader import FeatureUsageReader
 from server.credits.feature_usage.resources import FEATURE_USAGE_LOGS
 from server.credits.feature_usage.service import FeatureUsageLogs
 from server.credits.feature_usage.store import FeatureUsageStore
+from server.credits.freshness import Freshness
 from server.credits.prices.revisions import COLLECTIONS as PRICE_COLLECTIONS
 from server.credits.prices.seeding import published, seed
 from server.credits.prices.source import PriceBookSource
@@ -141,6 +142,7 @@ class _Books(NamedTuple):
     prices: PriceBookSource
     catalog: EndpointBookSource
     pricing: Pricing
+    freshness: Freshness
 
 
 async def add_services(rpc: RpcServer, auth: AuthService, foundation: Foundation) -> Realtime:
@@ -197,7 +199,7 @@ async def _books(foundation: Foundation) -> _Books:
     foundation.background.start("prices", prices.run())
     foundation.background.start("catalog", catalog.run())
     pricing = Pricing(lambda: prices.book, lambda: catalog.book)
-    return _Books(prices, catalog, pricing)
+    return _Books(prices, catalog, pricing, Freshness(prices.changed, catalog.changed))
 
 
 async def _prices(database: Database, clock: Clock) -> PriceBookSource:
@@ -251,14 +253,16 @@ def _add_credits(
 ) -> None:
     clock = foundation.clock
     _, _, ledger, holds, reader = ledgers
-    prices, catalog, pricing = books
+    prices, catalog, pricing, _ = books
     entitlements = Entitlements(
         pricing,
         lambda value: catalog.book.find(value),
         lambda value: prices.book.is_active(value),
     )
     explainer = Explainer(reader, pricing)
-    process = CreditsProcessServicer(holds, reader, entitlements, explainer, pricing, tokens, clock)
+    process = CreditsProcessServicer(
+        holds, reader, entitlements, explainer, pricing, books.freshness, tokens, clock
+    )
     rpc.add(add_CreditsProcessServiceServicer_to_server, process, complete=True)
     servicer = CreditsServicer(ledger, reader, pricing, resources, published, tokens, clock)
     rpc.add(add_CreditsServiceServicer_to_server, servicer, complete=True)
@@ -275,10 +279,10 @@ def _add_usage(
     _, database, clock, _, drain, _ = foundation
     _, _, ledger, holds, reader = ledgers
     catalog = books.catalog
-    events = EventReader(books.pricing, holds, clock)
+    events = EventReader(books.pricing, holds, books.freshness, clock)
     room = RejectionRoom(reader, clock)
     reading = FeatureUsageReader(lambda value: catalog.book.find(value), clock)
-    logs = FeatureUsageLogs(reading, FeatureUsageStore(database), clock)
+    logs = FeatureUsageLogs(reading, FeatureUsageStore(database), books.freshness, clock)
     usage = UsageServicer(ledger, reader, events, logs, room, resources, tokens, drain.started)
     rpc.add(add_UsageServiceServicer_to_server, usage, complete=True)
     empty = usage_service_pb2.UsageFrame(

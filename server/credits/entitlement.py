@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from server.credits.freshness import rests_on_books
 from server.credits.pricing import Pricing, endpoint_not_found
 from server.kernel.errors import DomainError, Reason, field_invalid
-from server.ledger.holds import funds_refusals
+from server.ledger.holds import hold_refusals
 from server.ledger.model import Priced, Tokens, Wallet, WalletType
 
 
@@ -70,6 +71,16 @@ class Entitlements:
         charge = self._pricing.charge(endpoint, ai_model, *tokens, time_ms)
         return Estimate(Priced(tokens, charge), time_ms)
 
+    def lets(self, question: Question, wallet: Wallet, time_ms: int) -> bool:
+        """Whether nothing in the books is against it. FIELD_INVALID, AMOUNT_OUT_OF_RANGE."""
+        try:
+            self.estimate(question, time_ms)
+            return not self.denials(question, wallet)
+        except DomainError as error:
+            if rests_on_books(error):
+                return False
+            raise
+
     def denials(self, question: Question, wallet: Wallet) -> tuple[DomainError, ...]:
         """Every reason of the catalog against a use. FEATURE_ENDPOINT_NOT_FOUND."""
         is_paid = wallet.profile.type == WalletType.PAID
@@ -94,7 +105,7 @@ class Entitlements:
     ) -> tuple[DomainError, ...]:
         """The same with the reasons of the wallet, which is as of the estimate's time."""
         price_micros = estimate.priced.charge.credits_micros
-        funds = funds_refusals(wallet, price_micros, estimate.priced_ms)
+        funds = hold_refusals(wallet, price_micros, estimate.priced_ms)
         return (*self.denials(question, wallet), *funds)
 
 

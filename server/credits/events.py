@@ -8,6 +8,7 @@ from typing import Protocol
 from bson import ObjectId
 from zaaz.credits.v1 import usage_service_pb2 as pb
 
+from server.credits.freshness import Freshness, rests_on_books
 from server.credits.pricing import Pricing, charge_at
 from server.kernel.clock import DAY_MS, Clock, iso
 from server.kernel.errors import DomainError, Reason, field_invalid
@@ -44,9 +45,10 @@ class Holds(Protocol):
 class EventReader:
     """Prices events by what was in force and makes ledger items of them."""
 
-    def __init__(self, pricing: Pricing, holds: Holds, clock: Clock) -> None:
+    def __init__(self, pricing: Pricing, holds: Holds, freshness: Freshness, clock: Clock) -> None:
         self._pricing = pricing
         self._holds = holds
+        self._freshness = freshness
         self._clock = clock
 
     async def items(
@@ -85,7 +87,13 @@ class EventReader:
                 return UsageItem(None, refusal, keeper, settled)
             return UsageItem(use, None, keeper, settled)
 
-        return await map_in_slices(item, range(len(events)), SLICE_EVENTS)
+        items = await map_in_slices(item, range(len(events)), SLICE_EVENTS)
+        refused = [place for place, made in enumerate(items) if rests_on_books(made.refusal)]
+        if refused:
+            await self._freshness.renew()
+            for place in refused:
+                items[place] = item(place)
+        return items
 
     async def _held(
         self, client_id: str, events: Sequence[pb.UsageEvent], broken: Container[int]

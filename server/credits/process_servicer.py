@@ -10,6 +10,7 @@ from zaaz.ledger.v1 import hold_pb2
 
 from server.credits.entitlement import Entitlements, Estimate, Question
 from server.credits.explanation import Explainer
+from server.credits.freshness import Freshness, rests_on_books
 from server.credits.pricing import Pricing, charge_at
 from server.credits.transactions import credits_transaction
 from server.kernel.clock import Clock
@@ -42,6 +43,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         entitlements: Entitlements,
         explainer: Explainer,
         pricing: Pricing,
+        freshness: Freshness,
         page_tokens: PageTokens,
         clock: Clock,
     ) -> None:
@@ -50,6 +52,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         self._entitlements = entitlements
         self._explainer = explainer
         self._pricing = pricing
+        self._freshness = freshness
         self._page_tokens = page_tokens
         self._clock = clock
 
@@ -58,31 +61,26 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
     ) -> pb.AuthorizeUsageResponse:
         """Set credits aside, or say every reason against it."""
         question, now_ms = _question(request), self._clock()
-        caller = _caller(request.request_id)
+        caller, terms = _caller(request.request_id), _terms(request, question)
         wallet = await self._holds.recalled(request.user_id)
-        terms = _terms(request, question)
-        try:
-            estimate = self._entitlements.estimate(question, now_ms)
-            if self._entitlements.denials(question, wallet):
-                earlier = await self._holds.placed_before(caller, terms)
-                if earlier is not None:
-                    return self._allowed(earlier)
-                wallet = await self._holds.wallet(request.user_id, fresh=True)
-                if self._entitlements.denials(question, wallet):
-                    return self._denied(question, wallet, estimate)
-        except DomainError:
+        if not self._entitlements.lets(question, wallet, now_ms):
             # What was allowed may be gone by now: its replay is answered all the same.
             earlier = await self._holds.placed_before(caller, terms)
-            if earlier is None:
-                raise
-            return self._allowed(earlier)
+            if earlier is not None:
+                return self._allowed(earlier)
+            # Another process may have let in what this one does not know of yet.
+            wallet = await self._renewed(request.user_id)
+            estimate = self._entitlements.estimate(question, now_ms)
+            if self._entitlements.denials(question, wallet):
+                return self._denied(question, wallet, estimate)
+        prices = self._pricing.pin(question.feature_endpoint, question.ai_model, now_ms)
+        bound = Priced(question.tokens, charge_at(prices, question.tokens))
         try:
-            prices = self._pricing.pin(question.feature_endpoint, question.ai_model, now_ms)
-            placed = await self._holds.place(caller, terms, estimate.priced, prices, now_ms)
-            return self._allowed(placed)
+            return self._allowed(await self._holds.place(caller, terms, bound, prices, now_ms))
         except FundsRefusedError as refused:
             return pb.AuthorizeUsageResponse(
-                denials=[_denial(error) for error in refused.all], estimate=_estimate(estimate)
+                denials=[_denial(error) for error in refused.all],
+                estimate=_estimate(Estimate(bound, now_ms)),
             )
 
     async def CheckAccess(
@@ -91,11 +89,17 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         """The same question without a hold."""
         question, now_ms = _question(request), self._clock()
         wallet = await self._holds.wallet(request.user_id)
-        estimate = self._entitlements.estimate(question, now_ms)
-        denials = self._entitlements.all_denials(question, wallet, estimate)
-        if denials:
+        try:
+            estimate = self._entitlements.estimate(question, now_ms)
+            denials = self._entitlements.all_denials(question, wallet, estimate)
+        except DomainError as error:
+            if not rests_on_books(error):
+                raise
+            estimate, denials = None, ()
+        if denials or estimate is None:
             # Another process may have let in what this one does not know of yet.
-            wallet = await self._holds.wallet(request.user_id, fresh=True)
+            wallet = await self._renewed(request.user_id)
+            estimate = self._entitlements.estimate(question, now_ms)
             denials = self._entitlements.all_denials(question, wallet, estimate)
         expired = wallet.profile.expires_ms <= now_ms
         return pb.CheckAccessResponse(
@@ -209,6 +213,11 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
     ) -> pb.ExplainChargeResponse:
         """How a charge came about."""
         return await self._explainer.explain(request, current_principal())
+
+    async def _renewed(self, user_id: str) -> Wallet:
+        """The wallet as it is stored, the books as they are now."""
+        await self._freshness.renew()
+        return await self._holds.wallet(user_id, fresh=True)
 
     def _raised(
         self, request: pb.ExtendHoldRequest, known: KnownHold

@@ -64,6 +64,7 @@ class StateCache:
         wallet = self._wallets.get(user_id)
         if wallet is None or wallet.version < stored.version:
             wallet = self._wallets[user_id] = stored
+            _trim(self._wallets, MAX_CACHED_WALLETS)
         return wallet
 
     async def _compare(self, user_ids: Sequence[str]) -> None:

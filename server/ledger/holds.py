@@ -47,13 +47,21 @@ def funds_refusals(wallet: Wallet, amount_micros: int, now_ms: int) -> tuple[Dom
     return tuple(refusals)
 
 
+def hold_refusals(wallet: Wallet, amount_micros: int, now_ms: int) -> tuple[DomainError, ...]:
+    """The same, and whether the wallet has room for one hold more."""
+    refusals = funds_refusals(wallet, amount_micros, now_ms)
+    if len(wallet.holds) >= MAX_HOLDS:
+        refusals = (*refusals, too_many_holds(MAX_HOLDS))
+    return refusals
+
+
 def place_hold(wallet: Wallet, operation: PlaceHold, now_ms: int) -> Applied:
-    """INSUFFICIENT_CREDITS, WALLET_EXPIRED (as FundsRefusedError), TOO_MANY_HOLDS."""
+    """INSUFFICIENT_CREDITS, WALLET_EXPIRED, TOO_MANY_HOLDS: all of them as FundsRefusedError."""
     wallet, expired, _, changes = expire(wallet, now_ms)
     hold = operation.hold._replace(created_ms=now_ms, expires_ms=now_ms + operation.ttl_ms)
-    _check_funds(wallet, hold.held_micros, now_ms)
-    if len(wallet.holds) >= MAX_HOLDS:
-        raise too_many_holds(MAX_HOLDS)
+    refusals = hold_refusals(wallet, hold.held_micros, now_ms)
+    if refusals:
+        raise FundsRefusedError(refusals)
     holds = (*wallet.holds, hold)
     wallet, entry = post(wallet, _held(wallet, hold, hold.id, operation.cause, holds), now_ms)
     placed = HoldChange(hold, HoldState.ACTIVE)

@@ -4,13 +4,14 @@ import asyncio
 
 import grpc
 import pytest
+from zaaz.common.v1 import error_reason_pb2
 from zaaz.credits.v1 import credits_process_service_pb2 as pb
 from zaaz.credits.v1 import credits_service_pb2
 from zaaz.ledger.v1 import credits_transaction_pb2, grant_pb2, hold_pb2, wallet_pb2
 from zaaz.wallet.v1 import wallet_service_pb2
 
 from tests.holds.conftest import CAPTURE_ALL, CAPTURE_REPORTED, HELD_MICROS, Holder, used
-from tests.serving import ManualClock, Served, new_key, new_user, reason_of, usage_event
+from tests.serving import MODEL, ManualClock, Served, new_key, new_user, reason_of, usage_event
 
 CREDIT = 1_000_000
 ACTIVE, CAPTURED, RELEASED, EXPIRED = 1, 2, 3, 4
@@ -99,7 +100,12 @@ class TestPlacing:
         user_id = await holder.served.new_wallet(10 * CREDIT)
         await holder.place(user_id)
         hold = await holder.place(user_id)
-        assert await refused(holder.authorize(user_id)) == "TOO_MANY_HOLDS"
+        answer = await holder.authorize(user_id)
+        request = pb.CheckAccessRequest(user_id=user_id, ai_model=MODEL, max_input_tokens=1)
+        seen = await holder.served.process.CheckAccess(request)
+        for denials in (answer.denials, seen.denials):
+            names = [error_reason_pb2.ErrorReason.Name(denial.reason) for denial in denials]
+            assert [name.removeprefix("ERROR_REASON_") for name in names] == ["TOO_MANY_HOLDS"]
         await holder.release(hold.id)
         await holder.place(user_id)
 

@@ -9,6 +9,7 @@ from zaaz.credits.v1 import usage_service_pb2 as pb
 from server.credits.feature_usage.model import FeatureUsage
 from server.credits.feature_usage.reader import FeatureUsageReader
 from server.credits.feature_usage.store import FeatureUsageStore
+from server.credits.freshness import Freshness, rests_on_books
 from server.kernel.clock import Clock
 from server.kernel.errors import DomainError
 from server.ledger.refusals import unavailable
@@ -21,8 +22,15 @@ Kept: TypeAlias = ObjectId | DomainError
 class FeatureUsageLogs:
     """Keeps what the usage stream and RecordFeatureUsage bring."""
 
-    def __init__(self, reader: FeatureUsageReader, store: FeatureUsageStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        reader: FeatureUsageReader,
+        store: FeatureUsageStore,
+        freshness: Freshness,
+        clock: Clock,
+    ) -> None:
         self._reader = reader
+        self._freshness = freshness
         self._store = store
         self._clock = clock
 
@@ -34,6 +42,9 @@ class FeatureUsageLogs:
         if not frame.feature_events:
             return []
         read = await self._reader.rows(client_id, frame)
+        if any(isinstance(row, DomainError) and rests_on_books(row) for row in read):
+            await self._freshness.renew()
+            read = await self._reader.rows(client_id, frame)
         rows = [row for row in read if isinstance(row, FeatureUsage)]
         if rows:
             await self._insert(rows)

@@ -66,7 +66,7 @@ class AuthorizeUsageRequest(_message.Message):
     ai_model: _builtins.str
     """The model to be used, by its `value`."""
     max_input_tokens: _builtins.int
-    """The most that it may come to."""
+    """The most that it may come to. Of a model without tokens nothing is held."""
     max_output_tokens: _builtins.int
     words: _builtins.int
     """Words of the request, held against the endpoint's or feature's limit."""
@@ -174,7 +174,7 @@ class Denial(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     reason: _error_reason_pb2.ErrorReason.ValueType
     """INSUFFICIENT_CREDITS, WALLET_EXPIRED, FEATURE_ENDPOINT_INACTIVE,
-    FEATURE_INACTIVE, AI_MODEL_INACTIVE or WORD_LIMIT_EXCEEDED.
+    FEATURE_INACTIVE, AI_MODEL_INACTIVE, WORD_LIMIT_EXCEEDED or TOO_MANY_HOLDS.
     """
     message: _builtins.str
     @_builtins.property
