@@ -101,8 +101,13 @@ def ask(
         async with new_client(target, api_key(given_key, target)) as client:
             return await work(client)
 
+    return finish(run(), target, scopes)
+
+
+def finish(work: Coroutine[Any, Any, _T], target: str, scopes: str) -> _T:
+    """The result of `work`; its errors as words and an exit code. See `ask`."""
     try:
-        return asyncio.run(run())
+        return asyncio.run(work)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted.") from None
     except (Unavailable, DeadlineExceeded) as error:

@@ -1,9 +1,8 @@
 """`zaaz models list` and `zaaz models import`."""
 
-import asyncio
 import json
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -21,12 +20,13 @@ from zaaz.credits.v1.ai_model_pb2 import (
     TokenPrices,
 )
 
+from zaaz_client.asking import finish
 from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import DEFAULT_TARGET, BadUsage, Unreachable, api_key, new_client
-from zaaz_client.errors import AccessRefused, DeadlineExceeded, Unavailable, ZaazError
+from zaaz_client.command_line import DEFAULT_TARGET, api_key, new_client
 
 MAX_LISTED: Final = 10_000
 PAGE_SIZE: Final = 1_000
+SCOPES: Final = "credits.read to list, credits.write to import, or admin"
 MAX_SHOWN: Final = 200
 """Differences in a table; --json has all of them."""
 IMPORT_TIMEOUT_SECONDS: Final = 120.0
@@ -40,12 +40,6 @@ _KINDS: Final = (
 )
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _T = TypeVar("_T")
-
-
-class Refused(click.ClickException):
-    """The server refused."""
-
-    exit_code = 1
 
 
 def _asking(command: _Command) -> _Command:
@@ -86,7 +80,7 @@ def list_(
     """
     filter_ = " OR ".join(f"provider = {json.dumps(one)}" for one in providers)
     client = new_client(target, api_key(given_key, target))
-    found = _finish(_listed(client, filter_, search, limit), target)
+    found = finish(_listed(client, filter_, search, limit), target, SCOPES)
     if as_json:
         for model in found:
             click.echo(json.dumps(_message(model)))
@@ -128,7 +122,7 @@ def import_(
     key = api_key(given_key, target)
 
     def ask() -> ImportAiModelsResponse:
-        return _finish(_import(new_client(target, key), request), target)
+        return finish(_import(new_client(target, key), request), target, SCOPES)
 
     found = ask()
     if not as_json:
@@ -175,25 +169,6 @@ async def _listed(client: ZaazClient, filter_: str, search: str, limit: int) -> 
 async def _import(client: ZaazClient, request: ImportAiModelsRequest) -> ImportAiModelsResponse:
     async with client:
         return await client.credits.ImportAiModels(request, timeout=IMPORT_TIMEOUT_SECONDS)
-
-
-def _finish(work: Coroutine[Any, Any, _T], target: str) -> _T:
-    """The result of `work`; its errors as words and an exit code."""
-    try:
-        return asyncio.run(work)
-    except (Unavailable, DeadlineExceeded) as error:
-        raise Unreachable(
-            f"Cannot reach zaaz at {target}: {error}\n"
-            "Is the server running (`make run`)? Another one is named by --target or ZAAZ_TARGET."
-        ) from error
-    except AccessRefused as error:
-        raise BadUsage(
-            f"The server refuses the API key: {error}\n"
-            "Set ZAAZ_API_KEY to a key with the scope credits.read to list, credits.write to"
-            " import, or admin."
-        ) from error
-    except ZaazError as error:
-        raise Refused(str(error)) from error
 
 
 # How it looks

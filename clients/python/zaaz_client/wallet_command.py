@@ -1,10 +1,9 @@
 """`zaaz wallet show` and `zaaz wallet watch`."""
 
-import asyncio
 import json
 import re
 import shlex
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -15,16 +14,14 @@ from rich.table import Table
 from zaaz.ledger.v1.wallet_pb2 import OverdraftPolicy, Wallet
 from zaaz.wallet.v1.wallet_service_pb2 import GetWalletRequest
 
+from zaaz_client.asking import finish
 from zaaz_client.client import ZaazClient
 from zaaz_client.command_line import (
     DEFAULT_TARGET,
-    BadUsage,
     Interrupted,
-    Unreachable,
     api_key,
     new_client,
 )
-from zaaz_client.errors import AccessRefused, DeadlineExceeded, Unavailable, ZaazError
 from zaaz_client.statements.formats import credits_text
 from zaaz_client.watch import (
     WalletChanged,
@@ -36,14 +33,9 @@ from zaaz_client.watch import (
 )
 
 _USER: Final = re.compile(r"[0-9a-f]{24}")
+SCOPES: Final = "wallet.read or admin"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _T = TypeVar("_T")
-
-
-class Refused(click.ClickException):
-    """The server refused."""
-
-    exit_code = 1
 
 
 def _check_user(_: click.Context, __: click.Parameter, user_id: str) -> str:
@@ -76,7 +68,7 @@ def show(user_id: str, target: str, given_key: str | None, as_json: bool) -> Non
 
     Exit codes: 0 shown; 1 refused; 2 wrong options or key; 3 no server.
     """
-    found = _finish(_get(_client(target, given_key), user_id), target)
+    found = finish(_get(_client(target, given_key), user_id), target, SCOPES)
     if as_json:
         click.echo(json.dumps(_message(found)))
     else:
@@ -119,8 +111,8 @@ def watch(
         click.echo(json.dumps(_line(event, token)) if as_json else _words(event))
 
     try:
-        _finish(_watch(client, user_id, resume_token, settings, tell, count), target)
-    except KeyboardInterrupt:
+        finish(_watch(client, user_id, resume_token, settings, tell, count), target, SCOPES)
+    except Interrupted:
         words = ["zaaz", "wallet", "watch", user_id, "--resume", last[0]]
         if target != DEFAULT_TARGET:
             words += ["--target", target]
@@ -153,24 +145,6 @@ async def _watch(
                 told += 1
                 if told == count:
                     return
-
-
-def _finish(work: Coroutine[Any, Any, _T], target: str) -> _T:
-    """The result of `work`; its errors as words and an exit code."""
-    try:
-        return asyncio.run(work)
-    except (Unavailable, DeadlineExceeded) as error:
-        raise Unreachable(
-            f"Cannot reach zaaz at {target}: {error}\n"
-            "Is the server running (`make run`)? Another one is named by --target or ZAAZ_TARGET."
-        ) from error
-    except AccessRefused as error:
-        raise BadUsage(
-            f"The server refuses the API key: {error}\n"
-            "Set ZAAZ_API_KEY to a key with the scope wallet.read or admin."
-        ) from error
-    except ZaazError as error:
-        raise Refused(str(error)) from error
 
 
 # How it looks
