@@ -96,7 +96,7 @@ class TestImport:
 
     async def test_refusals_are_words_and_a_code(self, own: Served) -> None:
         code, _, err = await zaaz(own, "import", "--effective-time", "2001-01-01")
-        assert code == 1
+        assert code == 2
         assert "effective_time" in err
         code, _, err = await zaaz(own, "list", "--api-key", "wrong")
         assert code == 2
