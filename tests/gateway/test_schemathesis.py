@@ -30,6 +30,8 @@ BEYOND_A_SCHEMA = {"ai_model", "usage_key", "ttl", "method"}
 (`*time`) must lie before or after another, which a schema cannot say either."""
 
 MADE_UP_IN_VAIN = {
+    # Amounts that are each in range add up to none.
+    "AMOUNT_OUT_OF_RANGE",
     "EXPAND_INVALID",
     "FIELD_IMMUTABLE",
     "FILTER_INVALID",
