@@ -11,8 +11,7 @@ from typing import Any
 from bson.datetime_ms import DatetimeMS
 
 from server.kernel.errors import DomainError, FieldViolation, Reason
-from server.ledger.dates import date as date
-from server.ledger.dates import milliseconds as milliseconds
+from server.ledger.dates import date, milliseconds
 from server.ledger.grants import next_due
 from server.ledger.hold_documents import hold_document, hold_from
 from server.ledger.model import (

@@ -13,7 +13,8 @@ from bson import ObjectId
 from pymongo import ASCENDING
 
 from server.kernel.principal import HOUSE_CLIENT
-from server.ledger.documents import Document, entry_from, milliseconds
+from server.ledger.dates import milliseconds
+from server.ledger.documents import Document, entry_from
 from server.ledger.expiry import expire
 from server.ledger.model import DecreaseReason, Entry, Wallet, new_wallet
 from server.ledger.reader import LedgerReader

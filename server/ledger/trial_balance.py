@@ -13,7 +13,8 @@ from pymongo.errors import ExecutionTimeout
 
 from server.kernel.errors import DomainError, Reason, field_invalid
 from server.kernel.money import in_range
-from server.ledger.documents import Document, date
+from server.ledger.dates import date
+from server.ledger.documents import Document
 from server.ledger.store import ENTRIES
 from server.mongo.database import Database
 from server.mongo.errors import reachable
