@@ -1,4 +1,4 @@
-"""`python -m bench [NAME...]`: one JSON line per figure on stdout, progress on stderr."""
+"""`python -m bench [NAME...]`: a JSON line per figure on stdout, progress and a table on stderr."""
 
 import argparse
 import asyncio
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import orjson
 
-from bench.figures import FIGURES, Plan, take_figure, tell
+from bench.figures import FIGURES, take_figure
 from bench.machine import describe
 from bench.measures import MEASURES, take_measure
 from bench.processes import BenchError
-from bench.results import keep
+from bench.results import keep, table
+from bench.setting import Plan, tell
 
 PAIRS = 5
 
@@ -43,9 +44,9 @@ async def _take(asked: argparse.Namespace) -> None:
             print(orjson.dumps(lines[-1]).decode(), flush=True)
     for measure in MEASURES:
         if not asked.names or measure.name in asked.names:
-            tell(f"{measure.name}: {measure.what}")
-            measured.append(await take_measure(measure))
+            measured.append(await take_measure(measure, plan))
             print(orjson.dumps(measured[-1]).decode(), flush=True)
+    print(f"\n{table(lines, measured)}", file=sys.stderr)
     if asked.write:
         keep(lines, measured, machine)
 

@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -12,10 +13,14 @@ from zaaz.credits.v1 import credits_service_pb2
 from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceStub
 
 from bench.echo import METHOD
-from bench.pairs import Run
-from bench.processes import Served
+from bench.pairs import Run, Side, Sides
+from bench.processes import Served, echoing
+from bench.setting import Bench
 
 CALLERS = 64
+SPREAD_WALLETS = 1_000
+CONSUMES = 6_000
+ECHOES = 20_000
 CONSUMED_MICROS = 1_000
 
 
@@ -75,3 +80,32 @@ async def call_all(
         for _ in range(CALLERS):
             group.create_task(caller())
     return latencies
+
+
+@asynccontextmanager
+async def over_echo(bench: Bench, side: Side, operations: int, size: int) -> AsyncIterator[Sides]:
+    """So many operations of a side, over echoes of `size` bytes."""
+    async with (
+        echoing(bench.directory) as (target, pid),
+        grpc.aio.insecure_channel(target) as channel,
+    ):
+        counts = bench.plan.operations(operations), bench.plan.operations(ECHOES)
+        yield Sides(side, Echoes(channel, size), counts, {"echo": pid})
+
+
+@asynccontextmanager
+async def spread(bench: Bench) -> AsyncIterator[Sides]:
+    """ConsumeCredits on many wallets over a bare echo."""
+    consumes = Consumes(bench.channel, bench.served, await bench.wallets(SPREAD_WALLETS))
+    async with over_echo(bench, consumes, CONSUMES, consumes.request().ByteSize()) as sides:
+        yield sides
+
+
+@asynccontextmanager
+async def hot(bench: Bench) -> AsyncIterator[Sides]:
+    """ConsumeCredits on one wallet over many."""
+    users = await bench.wallets(SPREAD_WALLETS)
+    one = Consumes(bench.channel, bench.served, users[:1])
+    many = Consumes(bench.channel, bench.served, users)
+    operations = bench.plan.operations(CONSUMES)
+    yield Sides(one, many, (operations, operations))

@@ -10,10 +10,13 @@ from urllib.parse import urlsplit
 
 from bench.bare import PATH, USER_ID
 from bench.consume import CALLERS, call_all
-from bench.pairs import Run
+from bench.machine import Meter, resident_kibibytes
+from bench.pairs import Run, Sides
 from bench.processes import BenchError, Served, started
-from bench.watch import SETTLE_SECONDS, resident_kibibytes
+from bench.setting import Bench
+from bench.watch import SETTLE_SECONDS
 
+REST_GETS, JSON_GETS = 10_000, 30_000
 FIRST_CLIENTS = 100
 CLIENTS = FIRST_CLIENTS + 900
 """The gateway takes 1,024 connections of one address."""
@@ -109,22 +112,42 @@ class _Connection(asyncio.Protocol):
         self._transport.close()
 
 
+@asynccontextmanager
+async def rest_get(bench: Bench) -> AsyncIterator[Sides]:
+    """Before a server that does nothing: what is measured is the gateway, not the database."""
+    async with (
+        bare(bench.directory, "grpc") as (target, wallets),
+        gateway(bench.directory, target) as (address, pid),
+        bare(bench.directory, "http") as (json_address, json_pid),
+    ):
+        ours, baseline = (Gets(each, bench.served.api_key) for each in (address, json_address))
+        operations = bench.plan.operations(REST_GETS), bench.plan.operations(JSON_GETS)
+        pids = {"gateway": pid, "wallets": wallets, "starlette": json_pid}
+        try:
+            yield Sides(ours, baseline, operations, pids)
+        finally:
+            ours.close()
+            baseline.close()
+
+
 async def stream_memory(served: Served, users: Sequence[str], directory: Path) -> dict[str, Any]:
     """KiB of resident memory that the gateway has more for each idle client, a wallet each."""
     first, others = users[:FIRST_CLIENTS], users[FIRST_CLIENTS:]
     async with gateway(directory, served.target) as (address, pid):
+        meter = Meter({**served.pids, "gateway": pid})
         started_with = resident_kibibytes(pid)
         async with _listening(address, served.api_key, first):
             await asyncio.sleep(SETTLE_SECONDS)
             before = resident_kibibytes(pid)
             async with _listening(address, served.api_key, others):
                 await asyncio.sleep(SETTLE_SECONDS)
-                after = resident_kibibytes(pid)
+                after, costs = resident_kibibytes(pid), meter.read()
     return {
         "value": round((after - before) / len(others), 1),
         "unit": "KiB a client",
         "clients": len(users),
         "resident_mib": [round(each / 1_024, 1) for each in (started_with, before, after)],
+        **costs,
     }
 
 

@@ -1,7 +1,8 @@
 """CheckAccess over a bare echo, and holds placed and captured over plain ConsumeCredits."""
 
 import random
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -9,12 +10,15 @@ import grpc
 from zaaz.credits.v1 import credits_process_service_pb2 as pb
 from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServiceStub
 
-from bench.consume import call_all
-from bench.pairs import Run
+from bench.consume import CONSUMES, SPREAD_WALLETS, Consumes, call_all, over_echo
+from bench.pairs import Run, Sides
 from bench.processes import BenchError, Served
+from bench.setting import Bench
 
 MODEL = "openai/gpt-4o-mini"
 INPUT_TOKENS, OUTPUT_TOKENS = 1_000, 500
+CHECKS = 12_000
+HOLDS = 3_000
 
 
 class Checks:
@@ -78,3 +82,20 @@ class HoldPairs:
             max_input_tokens=INPUT_TOKENS,
             max_output_tokens=OUTPUT_TOKENS,
         )
+
+
+@asynccontextmanager
+async def check(bench: Bench) -> AsyncIterator[Sides]:
+    """CheckAccess over a bare echo."""
+    checks = Checks(bench.channel, bench.served, await bench.wallets(SPREAD_WALLETS))
+    async with over_echo(bench, checks, CHECKS, checks.request().ByteSize()) as sides:
+        yield sides
+
+
+@asynccontextmanager
+async def holds(bench: Bench) -> AsyncIterator[Sides]:
+    """Pairs of AuthorizeUsage and CaptureHold over ConsumeCredits."""
+    users = await bench.wallets(SPREAD_WALLETS)
+    pairs = HoldPairs(bench.channel, bench.served, users)
+    consumes = Consumes(bench.channel, bench.served, users)
+    yield Sides(pairs, consumes, (bench.plan.operations(HOLDS), bench.plan.operations(CONSUMES)))

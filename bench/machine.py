@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from server.mongo.binary import find_mongod
 
@@ -24,6 +25,24 @@ def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
     return seconds
 
 
+class Meter:
+    """What processes cost from when it is made."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = pids
+        self._before = cpu_seconds(pids)
+
+    def read(self) -> dict[str, Any]:
+        """Processor seconds so far and the peak of resident memory, by role."""
+        after = cpu_seconds(self._pids)
+        return {
+            "cpu_seconds": {
+                role: round(max(0.0, after[role] - self._before[role]), 2) for role in after
+            },
+            "peak_rss_mib": {role: peak_mebibytes(pid) for role, pid in self._pids.items()},
+        }
+
+
 def _of_process(pid: int) -> float:
     # The command's name stands in parentheses and may hold spaces.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -35,6 +54,12 @@ def peak_mebibytes(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     return round(int(found[1]) / 1_024, 1) if found else 0.0
+
+
+def resident_kibibytes(pid: int) -> int:
+    """What the process has resident now."""
+    found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def describe() -> str:

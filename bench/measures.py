@@ -1,19 +1,14 @@
 """What is measured in units of its own, beside the ratios: each on a fresh server."""
 
-import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import grpc
-
 from bench.gateway import CLIENTS, stream_memory
-from bench.processes import Served, serving
-from bench.wallets import make_wallets
+from bench.setting import Bench, Plan, bench_of, tell
 from bench.watch import IDLE_STREAMS, deliveries, idle_memory
 
-Take = Callable[[Served, grpc.aio.Channel], Awaitable[dict[str, Any]]]
+Take = Callable[[Bench], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +21,17 @@ class Measure:
     take: Take
 
 
-async def _memory(served: Served, channel: grpc.aio.Channel) -> dict[str, Any]:
-    return await idle_memory(served, await make_wallets(channel, served, IDLE_STREAMS))
+async def _watch_memory(bench: Bench) -> dict[str, Any]:
+    return await idle_memory(bench.served, await bench.wallets(IDLE_STREAMS))
 
 
-async def _deliveries(served: Served, channel: grpc.aio.Channel) -> dict[str, Any]:
-    (user_id,) = await make_wallets(channel, served, 1)
-    return await deliveries(served, channel, user_id)
+async def _deliveries(bench: Bench) -> dict[str, Any]:
+    (user_id,) = await bench.wallets(1)
+    return await deliveries(bench.served, bench.channel, user_id)
 
 
-async def _stream_memory(served: Served, channel: grpc.aio.Channel) -> dict[str, Any]:
-    users = await make_wallets(channel, served, CLIENTS)
-    with tempfile.TemporaryDirectory(prefix="zaaz-bench-") as directory:
-        return await stream_memory(served, users, Path(directory))
+async def _stream_memory(bench: Bench) -> dict[str, Any]:
+    return await stream_memory(bench.served, await bench.wallets(CLIENTS), bench.directory)
 
 
 MEASURES = (
@@ -46,7 +39,7 @@ MEASURES = (
         "watch_memory",
         "server memory of an idle WatchWallet stream, a wallet each",
         "under 40 KiB a stream",
-        _memory,
+        _watch_memory,
     ),
     Measure(
         "watch_deliveries",
@@ -63,12 +56,9 @@ MEASURES = (
 )
 
 
-async def take_measure(measure: Measure) -> dict[str, Any]:
+async def take_measure(measure: Measure, plan: Plan) -> dict[str, Any]:
     """Starts a server, measures, and returns what is to be said of it."""
-    with tempfile.TemporaryDirectory(prefix="zaaz-bench-") as directory:
-        async with (
-            serving(Path(directory)) as served,
-            grpc.aio.insecure_channel(served.target) as channel,
-        ):
-            taken = await measure.take(served, channel)
+    tell(f"{measure.name}: {measure.what}")
+    async with bench_of(plan) as bench:
+        taken = await measure.take(bench)
     return {"name": measure.name, "what": measure.what, "aim": measure.aim, **taken}

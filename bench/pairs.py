@@ -24,14 +24,22 @@ class Side(Protocol):
         """Everything that is not measured."""
 
 
+async def _nothing() -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """What is compared, the operations of one run of each, and processes besides the server's."""
+    """What is compared, the operations of one run of each, and processes besides the server's.
+
+    `besides` is asked once all pairs are taken, for what is to be told with the ratio.
+    """
 
     ours: Side
     baseline: Side
     operations: tuple[int, int]
-    pids: Mapping[str, int] = field(default_factory=dict)
+    pids: dict[str, int] = field(default_factory=dict)
+    besides: Callable[[], Awaitable[dict[str, Any]]] = _nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,15 +45,8 @@ class Served:
 @asynccontextmanager
 async def serving(data_dir: Path) -> AsyncIterator[Served]:
     """`python -m server run` on an empty data directory, on a free port, logging little."""
-    environment = {
-        **{name: text for name, text in os.environ.items() if not name.startswith("ZAAZ_")},
-        "ZAAZ_GRPC_ADDRESS": "127.0.0.1:0",
-        "ZAAZ_METRICS_ADDRESS": "",
-        "ZAAZ_REST_ADDRESS": "off",
-        "ZAAZ_DATA_DIR": str(data_dir),
-        "ZAAZ_LOG_LEVEL": "WARNING",
-    }
-    async with started(["server", "run"], data_dir / "server.log", environment) as (pid, ready):
+    log = data_dir / "server.log"
+    async with started(["server", "run"], log, _environment(data_dir)) as (pid, ready):
         layout = lay_out(data_dir / "mongo")
         mongod = int((layout.database / "mongod.lock").read_text())
         yield Served(
@@ -62,6 +55,17 @@ async def serving(data_dir: Path) -> AsyncIterator[Served]:
             url_of(layout.socket, REPLICA_SET),
             {"server": pid, "mongod": mongod, "client": os.getpid()},
         )
+
+
+def _environment(data_dir: Path) -> dict[str, str]:
+    return {
+        **{name: text for name, text in os.environ.items() if not name.startswith("ZAAZ_")},
+        "ZAAZ_GRPC_ADDRESS": "127.0.0.1:0",
+        "ZAAZ_METRICS_ADDRESS": "",
+        "ZAAZ_REST_ADDRESS": "off",
+        "ZAAZ_DATA_DIR": str(data_dir),
+        "ZAAZ_LOG_LEVEL": "WARNING",
+    }
 
 
 @asynccontextmanager
@@ -106,7 +110,7 @@ def _require_recording(output: Path, pid: int) -> None:
 
 @asynccontextmanager
 async def started(
-    module: list[str], log: Path, environment: Mapping[str, str]
+    module: Sequence[str], log: Path, environment: Mapping[str, str]
 ) -> AsyncIterator[tuple[int, dict[str, Any]]]:
     """`python -m MODULE...` once it has printed its ready line: its pid, and that line."""
     log.parent.mkdir(parents=True, exist_ok=True)

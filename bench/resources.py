@@ -2,7 +2,9 @@
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,13 +17,18 @@ from zaaz.credits.v1 import feature_usage_log_pb2 as pb
 from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
 
 from bench.consume import call_all
-from bench.pairs import Run
+from bench.pairs import Run, Sides
 from bench.processes import BenchError, Served
+from bench.setting import Bench, tell
 from server.credits.feature_usage.resources import FEATURE_USAGE_LOGS
 from server.kernel.clock import DAY_MS
 from server.resources.table import collections
 
 PAGE_ROWS = 100
+DEEP_PAGE = 10_000
+LOGS = 100_000
+PAGES = 600
+GETS = 6_000
 WALK_ROWS = 1_000
 """On the way to a page far down, whose token is all that is wanted of the rows before it."""
 INSERT_BATCH = 10_000
@@ -170,3 +177,39 @@ class FindOnes:
 async def some_ids(logs: Logs, count: int) -> list[ObjectId]:
     """The ids of so many rows."""
     return [row["_id"] async for row in logs.find({}, {"_id": 1}, limit=count)]
+
+
+@asynccontextmanager
+async def _logs(bench: Bench, count: int) -> AsyncIterator[Logs]:
+    async with AsyncMongoClient[Document](bench.served.mongo_url) as client:
+        started = time.perf_counter()
+        logs = await make_logs(client, count)
+        tell(f"{count:,} interactions made in {time.perf_counter() - started:.1f} s")
+        yield logs
+
+
+@asynccontextmanager
+async def deep_page(bench: Bench) -> AsyncIterator[Sides]:
+    """A page far down over the first."""
+    async with _logs(bench, bench.plan.operations(DEEP_PAGE) * PAGE_ROWS):
+        first = Lists(bench.channel, bench.served)
+        before = (bench.plan.operations(DEEP_PAGE) - 1) * PAGE_ROWS
+        deep = Lists(bench.channel, bench.served, await first.token_after(before))
+        count = bench.plan.operations(PAGES)
+        yield Sides(deep, first, (count, count))
+
+
+@asynccontextmanager
+async def pages(bench: Bench) -> AsyncIterator[Sides]:
+    """Pages over finds."""
+    async with _logs(bench, LOGS) as logs:
+        count = bench.plan.operations(PAGES)
+        yield Sides(Lists(bench.channel, bench.served), Finds(logs), (count, count))
+
+
+@asynccontextmanager
+async def gets(bench: Bench) -> AsyncIterator[Sides]:
+    """Single rows over finds of them."""
+    async with _logs(bench, LOGS) as logs:
+        ids, count = await some_ids(logs, GETS), bench.plan.operations(GETS)
+        yield Sides(Gets(bench.channel, bench.served, ids), FindOnes(logs, ids), (count, count))

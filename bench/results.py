@@ -9,50 +9,81 @@ from bench.machine import IDLE, OTHERS, commit
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 RUNS_MARK = "<!-- python -m bench --write puts the newest run below this line -->\n"
-_HEADINGS = (
+_FIGURES = (
     *("figure", "ratio", "aim", "lowest to highest", "ours/s", "baseline/s"),
     *("p50 ms", "p99 ms", "CPU µs an operation", "not used", "peak MiB"),
 )
+_MEASURES = ("measure", "value", "aim", "CPU seconds", "peak MiB")
+_SHOWN_OF_FIGURES = frozenset(
+    (
+        *("name", "what", "aim", "ratio", "spread", "runs", "ours", "baseline", "peak_rss_mib"),
+        *("ours_per_second", "baseline_per_second", "wallets_seconds"),
+    )
+)
+_SHOWN_OF_MEASURES = frozenset(
+    ("name", "what", "aim", "value", "unit", "cpu_seconds", "peak_rss_mib", "rows")
+)
+
+Line = Mapping[str, Any]
 
 
-def keep(
-    lines: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]], machine: str
-) -> None:
+def keep(lines: Sequence[Line], measured: Sequence[Line], machine: str) -> None:
     """Adds a run's figures and measures to the file; all else in it stays as it is."""
     text = RESULTS.read_text()
     before, mark, after = text.partition(RUNS_MARK)
     if not mark:
         raise ValueError(f"{RESULTS.name} has lost its line {RUNS_MARK.strip()}")
-    RESULTS.write_text(f"{before}{mark}\n{_section(lines, measured, machine)}{after}")
-
-
-def _section(
-    lines: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]], machine: str
-) -> str:
     today = datetime.now(UTC).date().isoformat()
-    parts = [f"### {today}, commit {commit()}"]
     pairs = ", ".join(sorted({str(line["runs"]) for line in lines}))
-    parts.append(f"{machine}; pairs of each: {pairs}." if lines else f"{machine}.")
+    with_what = f"{machine}; pairs of each: {pairs}." if lines else f"{machine}."
+    run = f"### {today}, commit {commit()}\n\n{with_what}\n\n{table(lines, measured)}"
+    RESULTS.write_text(f"{before}{mark}\n{run}{after}")
+
+
+def table(lines: Sequence[Line], measured: Sequence[Line]) -> str:
+    """Figures and measures in columns, in Markdown that can be read as it stands."""
+    parts = []
     if lines:
-        rows = [_HEADINGS, ("---",) * len(_HEADINGS), *(_row(line) for line in lines)]
-        parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+        parts.append(_columns((_FIGURES, *map(_figure, lines))))
+        parts += [note for line in lines if (note := _note(line, _SHOWN_OF_FIGURES))]
     if measured:
-        parts.append("\n".join(map(_measured, measured)))
+        parts.append(_columns((_MEASURES, *map(_measure, measured))))
+        parts += [note for line in measured if (note := _note(line, _SHOWN_OF_MEASURES))]
+        parts += [_columns(_rows(line["rows"])) for line in measured if line.get("rows")]
     return "\n\n".join(parts) + "\n"
 
 
-def _measured(line: Mapping[str, Any]) -> str:
-    rest = {
-        name: text
-        for name, text in line.items()
-        if name not in {"name", "what", "aim", "value", "unit"}
-    }
-    details = ", ".join(f"{name} {text}" for name, text in rest.items())
-    head = f"- {line['name']}, {line['what']}: **{line['value']:,} {line['unit']}**"
-    return f"{head} (aim: {line['aim']}; {details})"
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    head, *body = (
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
+        for row in rows
+    )
+    return "\n".join((head, f"| {' | '.join('-' * width for width in widths)} |", *body))
 
 
-def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
+def _note(line: Line, shown: frozenset[str]) -> str:
+    """What a line says beyond the columns."""
+    said = ", ".join(f"{name} {value}" for name, value in line.items() if name not in shown)
+    return f"- {line['name']}, {line['what']}: {said}" if said else ""
+
+
+def _rows(rows: Sequence[Line]) -> list[tuple[str, ...]]:
+    return [tuple(rows[0]), *(tuple(map(str, row.values())) for row in rows)]
+
+
+def _measure(line: Line) -> tuple[str, ...]:
+    cpu = {role: seconds for role, seconds in line["cpu_seconds"].items() if role != IDLE}
+    return (
+        line["name"],
+        f"**{line['value']:,} {line['unit']}**",
+        line["aim"],
+        _by_role(cpu),
+        _by_role(line["peak_rss_mib"]),
+    )
+
+
+def _figure(line: Line) -> tuple[str, ...]:
     ours, (lowest, highest) = line["ours"], line["spread"]
     cpu = dict(ours["cpu_micros"])
     idle, others = cpu.pop(IDLE), cpu.pop(OTHERS)

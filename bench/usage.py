@@ -3,7 +3,9 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
@@ -13,14 +15,16 @@ from pymongo import AsyncMongoClient, IndexModel, WriteConcern
 from zaaz.credits.v1 import usage_service_pb2 as pb
 from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
 
-from bench.pairs import Run
+from bench.pairs import Run, Sides
 from bench.processes import BenchError, Served
+from bench.setting import Bench, Open
 from bench.trace import token_counts
 from server.app import LOCAL_CLIENT
 from server.kernel.ids import derived_id
 from server.ledger.store import COLLECTIONS, ENTRIES
 
 MODEL = "openai/gpt-4o-mini"
+USAGE_EVENTS = 60_000
 FRAME_EVENTS = 1_000
 INSERT_BATCH = 4_096
 READ_BATCH = 4_096
@@ -28,6 +32,8 @@ BASELINE_DATABASE = "bench_baseline"
 SERVER_DATABASE = "zaaz"
 
 Document = dict[str, Any]
+Heard = Callable[[int], None]
+"""Is told how many events have been billed, at every ack."""
 
 
 class Stream:
@@ -44,16 +50,20 @@ class Stream:
 
     async def prepare(self, operations: int) -> Run:
         """Builds the run's frames."""
-        run, now_ms = uuid4().hex, time.time_ns() // 1_000_000
-        events = [self._event(f"{run}-{place}", now_ms) for place in range(operations)]
+        run = uuid4().hex
+        events = list(self._events(run, operations))
         self.sent = [derived_id(LOCAL_CLIENT, e.user_id, e.usage_key) for e in events]
-        frames = [
-            pb.IngestUsageRequest(
-                frame=pb.UsageFrame(offset=offset, events=events[offset : offset + FRAME_EVENTS])
-            )
-            for offset in range(0, operations, FRAME_EVENTS)
-        ]
+        frames = list(_frames(events))
         return lambda: self._stream(run, frames, operations)
+
+    async def flow(self, operations: int, heard: Heard) -> None:
+        """One stream of so many events, which are built on the way: rates are not to be read."""
+        run = uuid4().hex
+        await self._stream(run, _frames(self._events(run, operations)), operations, heard)
+
+    def _events(self, run: str, operations: int) -> Iterator[pb.UsageEvent]:
+        for place in range(operations):
+            yield self._event(f"{run}-{place}", time.time_ns() // 1_000_000)
 
     def _event(self, usage_key: str, now_ms: int) -> pb.UsageEvent:
         tokens_in, tokens_out = next(self._tokens)
@@ -68,7 +78,11 @@ class Stream:
         return event
 
     async def _stream(
-        self, writer_id: str, frames: Sequence[pb.IngestUsageRequest], operations: int
+        self,
+        writer_id: str,
+        frames: Iterable[pb.IngestUsageRequest],
+        operations: int,
+        heard: Heard = lambda _: None,
     ) -> list[float]:
         window = asyncio.Semaphore(0)
         sent_at: list[float] = []
@@ -90,6 +104,7 @@ class Stream:
                 case "ack":
                     latencies.append(time.perf_counter() - sent_at[len(latencies)])
                     billed += answer.ack.billed_events
+                    heard(billed)
                     window.release()
                 case "throttle":
                     pass  # The window slows us already.
@@ -98,6 +113,13 @@ class Stream:
         if billed != operations:
             raise BenchError(f"{operations} events were sent and {billed} billed")
         return latencies
+
+
+def _frames(events: Iterable[pb.UsageEvent]) -> Iterator[pb.IngestUsageRequest]:
+    offset, waiting = 0, iter(events)
+    while some := list(islice(waiting, FRAME_EVENTS)):
+        yield pb.IngestUsageRequest(frame=pb.UsageFrame(offset=offset, events=some))
+        offset += len(some)
 
 
 class BareInserts:
@@ -148,3 +170,18 @@ class BareInserts:
             await self._copies.insert_many(documents[start : start + INSERT_BATCH], ordered=False)
             latencies.append(time.perf_counter() - began)
         return latencies
+
+
+def usage(wallets: int) -> Open:
+    """The stream over bare inserts, on so many wallets."""
+
+    @asynccontextmanager
+    async def sides(bench: Bench) -> AsyncIterator[Sides]:
+        stream = Stream(bench.channel, bench.served, await bench.wallets(wallets))
+        async with AsyncMongoClient[Document](bench.served.mongo_url) as client:
+            inserts = BareInserts(client, stream)
+            await inserts.begin()
+            events = bench.plan.operations(USAGE_EVENTS)
+            yield Sides(stream, inserts, (events, events))
+
+    return sides

@@ -1,12 +1,10 @@
 """WatchWallet: what an idle stream costs the server, and how fast a wallet's changes spread."""
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +12,7 @@ from zaaz.wallet.v1 import wallet_service_pb2
 from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceStub
 
 from bench.consume import Consumes
+from bench.machine import Meter, resident_kibibytes
 from bench.processes import BenchError, Served
 
 FIRST_STREAMS = 200
@@ -65,6 +64,7 @@ class Watcher:
 async def idle_memory(served: Served, users: Sequence[str]) -> dict[str, Any]:
     """KiB of resident memory that the server has more for each idle stream, a wallet each."""
     pid = served.pids["server"]
+    meter = Meter(served.pids)
     # What the first streams cost once and for all is not counted.
     first, others = users[:FIRST_STREAMS], users[FIRST_STREAMS:]
     async with watching(served, first):
@@ -72,12 +72,13 @@ async def idle_memory(served: Served, users: Sequence[str]) -> dict[str, Any]:
         before = resident_kibibytes(pid)
         async with watching(served, others):
             await asyncio.sleep(SETTLE_SECONDS)
-            after = resident_kibibytes(pid)
+            after, costs = resident_kibibytes(pid), meter.read()
     return {
         "value": round((after - before) / len(others), 1),
         "unit": "KiB a stream",
         "streams": len(others),
         "resident_mib": [round(before / 1_024, 1), round(after / 1_024, 1)],
+        **costs,
     }
 
 
@@ -86,10 +87,10 @@ async def deliveries(served: Served, channel: grpc.aio.Channel, user_id: str) ->
     consumes = Consumes(channel, served, [user_id])
     async with watching(served, [user_id] * WATCHERS) as watchers:
         counting = [asyncio.create_task(watcher.count()) for watcher in watchers]
-        began = time.perf_counter()
+        meter, began = Meter(served.pids), time.perf_counter()
         transactions = await _spend(consumes)
         seconds = time.perf_counter() - began
-        messages = sum(watcher.messages for watcher in watchers)
+        messages, costs = sum(watcher.messages for watcher in watchers), meter.read()
         await _end(counting)
     return {
         "value": round(messages / seconds),
@@ -97,6 +98,7 @@ async def deliveries(served: Served, channel: grpc.aio.Channel, user_id: str) ->
         "watchers": WATCHERS,
         "transactions_per_second": round(transactions / seconds),
         "changes_per_second": round(messages / seconds / WATCHERS, 1),
+        **costs,
     }
 
 
@@ -146,11 +148,3 @@ async def watching(served: Served, users: Sequence[str]) -> AsyncIterator[list[W
         finally:
             for watcher in watchers:
                 watcher.close()
-
-
-def resident_kibibytes(pid: int) -> int:
-    """What the process has resident now."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    if found is None:
-        raise BenchError(f"process {pid} has no resident memory")
-    return int(found[1])

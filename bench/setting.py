@@ -1,0 +1,66 @@
+"""What a figure or a measure is taken on: a fresh server, and how much of it is asked."""
+
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from bench.pairs import Sides
+from bench.processes import Served, serving
+from bench.wallets import make_wallets
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a figure is taken. `scale` multiplies the operations of a run."""
+
+    pairs: int
+    scale: float
+    recording: Path | None = None
+
+    def operations(self, count: int) -> int:
+        """So many, to scale."""
+        return max(1, round(count * self.scale))
+
+
+@dataclass(slots=True)
+class Bench:
+    """A fresh server, a channel to it, and a directory for whatever else it takes."""
+
+    served: Served
+    channel: grpc.aio.Channel
+    directory: Path
+    plan: Plan
+    wallets_seconds: float = 0.0
+
+    async def wallets(self, count: int) -> list[str]:
+        """The users of new wallets."""
+        started = time.perf_counter()
+        users = await make_wallets(self.channel, self.served, count)
+        self.wallets_seconds = round(time.perf_counter() - started, 1)
+        tell(f"{count:,} wallets made and funded in {self.wallets_seconds} s")
+        return users
+
+
+Open = Callable[[Bench], AbstractAsyncContextManager[Sides]]
+
+
+@asynccontextmanager
+async def bench_of(plan: Plan) -> AsyncIterator[Bench]:
+    """A server on an empty data directory, which is removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="zaaz-bench-") as directory:
+        async with (
+            serving(Path(directory)) as served,
+            grpc.aio.insecure_channel(served.target) as channel,
+        ):
+            yield Bench(served, channel, Path(directory), plan)
+
+
+def tell(progress: str) -> None:
+    """A line for whoever watches."""
+    print(f"bench: {progress}", file=sys.stderr, flush=True)
