@@ -4,7 +4,7 @@ from collections import ChainMap
 from dataclasses import dataclass
 from typing import Any
 
-from bench import consume, gateway, holds, resources
+from bench import consume, gateway, growth, holds, resources
 from bench.machine import peak_mebibytes
 from bench.pairs import summarize, take_pairs
 from bench.processes import recorded
@@ -27,6 +27,7 @@ FIGURES = (
     Figure("usage_40", f"{_INSERTS}, 40 wallets", 0.6, usage(40)),
     Figure("usage_1000", f"{_INSERTS}, 1,000 wallets", 0.35, usage(1_000)),
     Figure("usage_50000", f"{_INSERTS}, 50,000 wallets", 0.2, usage(50_000)),
+    Figure("growth", "usage events after 2,000,000 entries over after none", 0.75, growth.growth),
     Figure(
         "consume_spread", "ConsumeCredits on 1,000 wallets over a bare echo", 0.4, consume.spread
     ),

@@ -6,13 +6,14 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from server.app import LOCAL_CLIENT
 from server.mongo.layout import lay_out
 from server.mongo.process import REPLICA_SET
 from server.mongo.replica_set import url_of
@@ -21,6 +22,7 @@ READY_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 30
 COMPLAINT_CHARACTERS = 4_000
 SAMPLES_PER_SECOND = 200
+SECRET = "of servers that live as long as a figure is taken"
 
 
 class BenchError(Exception):
@@ -66,6 +68,43 @@ def _environment(data_dir: Path) -> dict[str, str]:
         "ZAAZ_DATA_DIR": str(data_dir),
         "ZAAZ_LOG_LEVEL": "WARNING",
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A database of its own on another server's mongod, for servers that come and go."""
+
+    host: Served
+    directory: Path
+    database: str
+
+    async def prepare(self) -> str:
+        """Sets the first prices, makes a key of the local client, and returns it."""
+        await self._say("server", "seed")
+        made = await self._say(
+            *("server", "create-key", "--client-id", LOCAL_CLIENT, "--scope", "admin")
+        )
+        return str(made["api_key"])
+
+    @asynccontextmanager
+    async def serving(self, api_key: str) -> AsyncIterator[Served]:
+        """`python -m server run` on that database."""
+        async with self._started("server", "run") as (pid, ready):
+            pids = {**self.host.pids, "server": pid}
+            yield Served(ready["grpc"], api_key, self.host.mongo_url, pids)
+
+    async def _say(self, *module: str) -> dict[str, Any]:
+        async with self._started(*module) as (_, said):
+            return said
+
+    def _started(self, *module: str) -> AbstractAsyncContextManager[tuple[int, dict[str, Any]]]:
+        environment = {
+            **_environment(self.directory),
+            "ZAAZ_MONGO_URL": self.host.mongo_url,
+            "ZAAZ_MONGO_DATABASE": self.database,
+            "ZAAZ_SECRET": SECRET,
+        }
+        return started(module, self.directory / f"{self.database}.log", environment)
 
 
 @asynccontextmanager

@@ -1,0 +1,124 @@
+"""The stream, and a server's start, with millions of entries before it and with none.
+
+Both servers are on one mongod, in databases of their own. The one with nothing
+is another for each run, so that it has nothing again.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from bench.consume import SPREAD_WALLETS
+from bench.pairs import Run, Sides
+from bench.processes import BenchError, Beside, Served
+from bench.setting import Bench, tell
+from bench.usage import USAGE_EVENTS, Stream
+from bench.wallets import make_wallets
+
+ENTRIES = 2_000_000
+WARM_EVENTS = 10_000
+"""What a server that was just started is given first: it is not to be slow for being new."""
+RESTARTS = 5
+TOLD_TIMES = 10
+
+
+class Empty:
+    """The baseline: the stream on a server and a database that are new for each run."""
+
+    def __init__(self, bench: Bench, pids: dict[str, int]) -> None:
+        self._bench = bench
+        self._pids = pids
+        self._running = AsyncExitStack()
+        self._number = 0
+
+    async def prepare(self, operations: int) -> Run:
+        """Ends the last run's server, and starts and warms this run's."""
+        await self.close()
+        self._number += 1
+        beside = Beside(self._bench.served, self._bench.directory, f"empty_{self._number}")
+        served = await self._running.enter_async_context(beside.serving(await beside.prepare()))
+        channel = await self._running.enter_async_context(grpc.aio.insecure_channel(served.target))
+        self._pids["empty"] = served.pids["server"]
+        users = await make_wallets(channel, served, SPREAD_WALLETS)
+        stream = Stream(channel, served, users)
+        await stream.flow(min(WARM_EVENTS, operations), lambda _: None)
+        return await stream.prepare(operations)
+
+    async def close(self) -> None:
+        """Ends the last run's server, if there is one."""
+        self._pids.pop("empty", None)
+        await self._running.aclose()
+
+
+@asynccontextmanager
+async def growth(bench: Bench) -> AsyncIterator[Sides]:
+    """The stream after ENTRIES over the stream after none; besides, how long servers start."""
+    grown = Beside(bench.served, bench.directory, "grown")
+    api_key = await grown.prepare()
+    pids = {"host": bench.served.pids["server"]}
+    async with AsyncExitStack() as running:
+        served = await running.enter_async_context(grown.serving(api_key))
+        channel = await running.enter_async_context(grpc.aio.insecure_channel(served.target))
+        pids["server"] = served.pids["server"]
+        stream = Stream(channel, served, await make_wallets(channel, served, SPREAD_WALLETS))
+        entries = bench.plan.operations(ENTRIES)
+        seconds = await _fill(stream, entries)
+        empty = Empty(bench, pids)
+        running.push_async_callback(empty.close)
+
+        async def besides() -> dict[str, Any]:
+            await running.aclose()
+            starts = await _starts(bench, grown, api_key)
+            return {"entries_before": entries, "fill_seconds": seconds, **starts}
+
+        events = bench.plan.operations(USAGE_EVENTS)
+        yield Sides(stream, empty, (events, events), pids, besides)
+
+
+async def _fill(stream: Stream, entries: int) -> float:
+    told = 0
+
+    def heard(billed: int) -> None:
+        nonlocal told
+        if billed * TOLD_TIMES >= entries * (told + 1):
+            told += 1
+            tell(f"{billed:,} entries after {time.perf_counter() - started:.0f} s")
+
+    started = time.perf_counter()
+    await stream.flow(entries, heard)
+    return round(time.perf_counter() - started, 1)
+
+
+async def _starts(bench: Bench, grown: Beside, api_key: str) -> dict[str, Any]:
+    """Seconds from starting a server to its health's SERVING: the median of RESTARTS in turns."""
+    new = Beside(bench.served, bench.directory, "new")
+    new_key = await new.prepare()
+    seconds: dict[str, list[float]] = {"grown": [], "empty": []}
+    for _ in range(RESTARTS):
+        seconds["grown"].append(await _start(grown, api_key))
+        seconds["empty"].append(await _start(new, new_key))
+    return {
+        f"start_seconds_{name}": [round(each, 2) for each in (median(of), min(of), max(of))]
+        for name, of in seconds.items()
+    }
+
+
+async def _start(beside: Beside, api_key: str) -> float:
+    began = time.perf_counter()
+    async with beside.serving(api_key) as served:
+        await _until_serving(served)
+        return time.perf_counter() - began
+
+
+async def _until_serving(served: Served) -> None:
+    async with grpc.aio.insecure_channel(served.target) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        async for answer in health.Watch(health_pb2.HealthCheckRequest()):
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return
+    raise BenchError("the server never said that it serves")
