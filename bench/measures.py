@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.gateway import CLIENTS, stream_memory
+from bench.memory import memory
 from bench.setting import Bench, Plan, bench_of, tell
 from bench.watch import IDLE_STREAMS, deliveries, idle_memory
 
@@ -35,6 +36,12 @@ async def _stream_memory(bench: Bench) -> dict[str, Any]:
 
 
 MEASURES = (
+    Measure(
+        "memory",
+        "server memory while 1,000,000 events are streamed, after the first 200,000",
+        "flat: under 1 MiB per 100,000 events",
+        memory,
+    ),
     Measure(
         "watch_memory",
         "server memory of an idle WatchWallet stream, a wallet each",
