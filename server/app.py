@@ -29,7 +29,7 @@ from server.rpc.address import Address, parse_address
 from server.rpc.drain import Drain
 from server.rpc.interceptor import Edge
 from server.rpc.logs import EventLog
-from server.rpc.server import CannotServeError, RpcServer, Tls
+from server.rpc.server import CannotServeError, RpcServer, TlsFiles
 from server.rpc.telemetry import Telemetry
 
 LOCAL_CLIENT = "local"
@@ -126,10 +126,10 @@ async def _is_healthy(database: Database, embedded: EmbeddedMongod | None) -> bo
     return True
 
 
-def _tls(settings: Settings) -> Tls | None:
+def _tls(settings: Settings) -> TlsFiles | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
-    return Tls(settings.tls_cert.read_bytes(), settings.tls_key.read_bytes())
+    return TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
 def _with_local_secret(settings: Settings) -> Settings:

@@ -43,6 +43,7 @@ class Settings:
     secret: str = field(default="", repr=False)
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     plaintext: str = ""
     reflection: str = "auto"
     log_level: str = "INFO"
@@ -71,6 +72,8 @@ def _conflicts(settings: Settings) -> list[str]:
     problems = []
     if (settings.tls_cert is None) != (settings.tls_key is None):
         problems.append("ZAAZ_TLS_CERT and ZAAZ_TLS_KEY must be set both or neither")
+    if settings.tls_client_ca is not None:
+        problems += _client_ca_conflicts(settings)
     if settings.mongo_url and not settings.secret:
         problems.append(
             "ZAAZ_SECRET is required with ZAAZ_MONGO_URL: every server of one database needs "
@@ -81,6 +84,18 @@ def _conflicts(settings: Settings) -> list[str]:
             "ZAAZ_GRPC_ADDRESS is reachable from other machines and keys would travel in the "
             "clear: set ZAAZ_TLS_CERT and ZAAZ_TLS_KEY, or ZAAZ_PLAINTEXT=trusted-network when "
             "something else encrypts"
+        )
+    return problems
+
+
+def _client_ca_conflicts(settings: Settings) -> list[str]:
+    problems = []
+    if settings.tls_cert is None:
+        problems.append("ZAAZ_TLS_CLIENT_CA needs ZAAZ_TLS_CERT and ZAAZ_TLS_KEY")
+    if settings.rest_address:
+        problems.append(
+            "ZAAZ_TLS_CLIENT_CA shuts out the REST gateway, which has no certificate to show: "
+            "set ZAAZ_REST_ADDRESS=off"
         )
     return problems
 
@@ -182,6 +197,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
     "ZAAZ_SECRET": _secret,
     "ZAAZ_TLS_CERT": _file,
     "ZAAZ_TLS_KEY": _file,
+    "ZAAZ_TLS_CLIENT_CA": _file,
     "ZAAZ_PLAINTEXT": _one_of("", TRUSTED_NETWORK),
     "ZAAZ_REFLECTION": _one_of(*REFLECTION_MODES),
     "ZAAZ_LOG_LEVEL": _one_of(*LEVELS),

@@ -59,11 +59,11 @@ def test_nothing_set_is_the_default() -> None:
 
 
 def test_everything_set(tmp_path: Path) -> None:
-    for name in ("cert.pem", "key.pem"):
+    for name in ("cert.pem", "key.pem", "ca.pem"):
         (tmp_path / name).write_text("x")
     environment = {
         "ZAAZ_GRPC_ADDRESS": "0.0.0.0:443",
-        "ZAAZ_REST_ADDRESS": "0.0.0.0:80",
+        "ZAAZ_REST_ADDRESS": "off",
         "ZAAZ_METRICS_ADDRESS": "",
         "ZAAZ_DATA_DIR": str(tmp_path / "new"),
         "ZAAZ_MONGO_URL": "mongodb://u:p@db/?replicaSet=r",
@@ -71,6 +71,7 @@ def test_everything_set(tmp_path: Path) -> None:
         "ZAAZ_SECRET": SECRET,
         "ZAAZ_TLS_CERT": str(tmp_path / "cert.pem"),
         "ZAAZ_TLS_KEY": str(tmp_path / "key.pem"),
+        "ZAAZ_TLS_CLIENT_CA": str(tmp_path / "ca.pem"),
         "ZAAZ_PLAINTEXT": "trusted-network",
         "ZAAZ_REFLECTION": "on",
         "ZAAZ_LOG_LEVEL": "DEBUG",
@@ -82,7 +83,7 @@ def test_everything_set(tmp_path: Path) -> None:
     assert environment.keys() == NAMES
     assert settings == Settings(
         grpc_address="0.0.0.0:443",
-        rest_address="0.0.0.0:80",
+        rest_address="",
         metrics_address="",
         data_dir=tmp_path / "new",
         mongo_url="mongodb://u:p@db/?replicaSet=r",
@@ -90,6 +91,7 @@ def test_everything_set(tmp_path: Path) -> None:
         secret=SECRET,
         tls_cert=tmp_path / "cert.pem",
         tls_key=tmp_path / "key.pem",
+        tls_client_ca=tmp_path / "ca.pem",
         plaintext="trusted-network",
         reflection="on",
         log_level="DEBUG",
@@ -113,6 +115,7 @@ def test_everything_set(tmp_path: Path) -> None:
         ("ZAAZ_SECRET", "short"),
         ("ZAAZ_TLS_CERT", "/no/such/file.pem"),
         ("ZAAZ_TLS_KEY", "/no/such/file.pem"),
+        ("ZAAZ_TLS_CLIENT_CA", "/no/such/file.pem"),
         ("ZAAZ_PLAINTEXT", "yes"),
         ("ZAAZ_REFLECTION", "true"),
         ("ZAAZ_LOG_LEVEL", "info"),
@@ -163,6 +166,16 @@ def test_a_certificate_goes_with_its_key(name: str, tmp_path: Path) -> None:
     (problem,) = problems_of(**{name: str(file)})
 
     assert problem == "ZAAZ_TLS_CERT and ZAAZ_TLS_KEY must be set both or neither"
+
+
+def test_clients_certificates_need_the_servers_and_shut_the_gateway_out(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("x")
+
+    certificate, gateway = problems_of(ZAAZ_TLS_CLIENT_CA=str(file))
+
+    assert certificate == "ZAAZ_TLS_CLIENT_CA needs ZAAZ_TLS_CERT and ZAAZ_TLS_KEY"
+    assert "ZAAZ_REST_ADDRESS=off" in gateway
 
 
 def test_plaintext_beyond_this_machine_has_to_be_said() -> None:

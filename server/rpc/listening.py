@@ -3,12 +3,12 @@
 import errno
 import os
 import socket
-from dataclasses import dataclass, field
 from typing import Final
 
 import grpc
 
 from server.rpc.address import Address
+from server.rpc.tls import TlsFiles, UnusableTlsError, server_credentials
 
 TRUSTED_NETWORK: Final = "trusted-network"
 """The setting that says: something else encrypts."""
@@ -18,24 +18,17 @@ class CannotServeError(Exception):
     """The server cannot start as it is told to; the message says what is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """PEM: the certificate chain, and its private key."""
-
-    certificate: bytes
-    key: bytes = field(repr=False)
-
-
-def bind(server: grpc.aio.Server, address: Address, tls: Tls | None, plaintext: str) -> int:
+def bind(server: grpc.aio.Server, address: Address, tls: TlsFiles | None, plaintext: str) -> int:
     """Listen at `address`; the port that it got. CannotServeError says why not."""
     try:
         if tls is None:
             _require_private(address, plaintext)
             return server.add_insecure_port(str(address))
-        credentials = grpc.ssl_server_credentials([(tls.key, tls.certificate)])
-        return server.add_secure_port(str(address), credentials)
+        return server.add_secure_port(str(address), server_credentials(tls))
+    except UnusableTlsError as error:
+        raise CannotServeError(str(error)) from error
     except RuntimeError as error:
-        raise CannotServeError(_why_not(address, tls)) from error
+        raise CannotServeError(_why_not(address)) from error
 
 
 def _require_private(address: Address, plaintext: str) -> None:
@@ -47,7 +40,7 @@ def _require_private(address: Address, plaintext: str) -> None:
         )
 
 
-def _why_not(address: Address, tls: Tls | None) -> str:
+def _why_not(address: Address) -> str:
     """grpc says only that binding failed; the operating system knows why."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
@@ -58,6 +51,4 @@ def _why_not(address: Address, tls: Tls | None) -> str:
         if error.errno == errno.EADDRINUSE:
             return f"cannot listen at {address}: the address is in use"
         return f"cannot listen at {address}: {os.strerror(error.errno or 0) or error}"
-    if tls is not None:
-        return f"cannot listen at {address}: the certificate and key do not fit each other"
     return f"cannot listen at {address}"

@@ -20,10 +20,11 @@ from server.rpc.decoding import TRANSPORT_MESSAGE_BYTES
 from server.rpc.health import Check, Health
 from server.rpc.interceptor import Edge, EdgeInterceptor
 from server.rpc.kinds import is_defined
-from server.rpc.listening import CannotServeError, Tls, bind
+from server.rpc.listening import CannotServeError, bind
+from server.rpc.tls import TlsFiles
 from server.rpc.validation import warm
 
-__all__ = ["CannotServeError", "RpcServer", "Tls"]
+__all__ = ["CannotServeError", "RpcServer", "TlsFiles"]
 
 STREAM_GRACE_SECONDS: Final = 5.0
 """So long streams may take to end on their own when the server goes away."""
@@ -64,7 +65,7 @@ class RpcServer:
         address: Address,
         edge: Edge,
         *,
-        tls: Tls | None = None,
+        tls: TlsFiles | None = None,
         plaintext: str = "",
         reflection_mode: str = "auto",
         check: Check | None = None,

@@ -17,8 +17,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from server.rpc.address import Address, parse_address
 from server.rpc.drain import Drain
 from server.rpc.interceptor import Edge
-from server.rpc.server import OPTIONS, CannotServeError, RpcServer, Tls
+from server.rpc.server import OPTIONS, CannotServeError, RpcServer, TlsFiles
 from server.rpc.telemetry import Telemetry
+from server.rpc.tls import Tls
 from tests.rpc.edge import SERVICE, Keys, Options, echo, failure, reason_of, request, running
 
 EVERYWHERE = Address("0.0.0.0", 0)
@@ -52,10 +53,18 @@ def make_certificate() -> Tls:
     return Tls(certificate.public_bytes(serialization.Encoding.PEM), key_pem)
 
 
-async def test_calls_over_tls() -> None:
+def written(tls: Tls, folder: Path) -> TlsFiles:
+    files = TlsFiles(folder / "cert.pem", folder / "key.pem")
+    files.certificate.write_bytes(tls.certificate)
+    files.key.write_bytes(tls.key)
+    return files
+
+
+async def test_calls_over_tls(tmp_path: Path) -> None:
     tls = make_certificate()
     credentials = grpc.ssl_channel_credentials(tls.certificate)
-    async with running(Options(server={"tls": tls}), Unary=echo) as server:
+    options = Options(server={"tls": written(tls, tmp_path)})
+    async with running(options, Unary=echo) as server:
         target = f"localhost:{server.address.port}"
         async with grpc.aio.secure_channel(target, credentials) as channel:
             method: Any = channel.unary_unary(f"/{SERVICE}/Unary")
@@ -67,8 +76,8 @@ async def test_calls_over_tls() -> None:
     assert error.code() is grpc.StatusCode.UNAVAILABLE  # in the clear
 
 
-async def test_a_key_that_does_not_fit_its_certificate() -> None:
-    tls = Tls(make_certificate().certificate, make_certificate().key)
+async def test_a_key_that_does_not_fit_its_certificate(tmp_path: Path) -> None:
+    tls = written(Tls(make_certificate().certificate, make_certificate().key), tmp_path)
     server = make_server(Address("127.0.0.1", 0), tls=tls)
 
     with pytest.raises(CannotServeError, match="certificate and key"):
