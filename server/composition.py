@@ -19,6 +19,7 @@ from server.auth.service import AuthService
 from server.auth.servicer import AuthServicer
 from server.auth.store import COLLECTIONS as AUTH_COLLECTIONS
 from server.catalog.marks import COLLECTIONS as CATALOG_COLLECTIONS
+from server.catalog.packages.resources import RESOURCES as PACKAGE_RESOURCES
 from server.catalog.resources import FEATURE_ENDPOINTS, FEATURES
 from server.catalog.servicer import CatalogServicer
 from server.catalog.source import EndpointBookSource
@@ -90,7 +91,13 @@ from server.workers.expiry import ExpiryWorker
 from server.workers.lease import COLLECTIONS as LEASE_COLLECTIONS
 from server.workers.lease import Lease
 
-RESOURCES = (*PRICE_RESOURCES, FEATURES, FEATURE_ENDPOINTS, FEATURE_USAGE_LOGS)
+RESOURCES = (
+    *PRICE_RESOURCES,
+    FEATURES,
+    FEATURE_ENDPOINTS,
+    *PACKAGE_RESOURCES,
+    FEATURE_USAGE_LOGS,
+)
 """All declared resources: who refers to whom is read from them."""
 
 COLLECTIONS = (
@@ -155,7 +162,7 @@ async def add_services(rpc: RpcServer, auth: AuthService, foundation: Foundation
     resources.on_change(books.catalog.changed, FEATURES, FEATURE_ENDPOINTS)
     resources.on_change(books.prices.changed, *PRICE_RESOURCES)
     rpc.add(add_AuthServiceServicer_to_server, AuthServicer(auth, tokens), complete=True)
-    rpc.add(add_CatalogServiceServicer_to_server, CatalogServicer(resources), complete=True)
+    rpc.add(add_CatalogServiceServicer_to_server, CatalogServicer(resources))
     _add_wallets(rpc, foundation, messages, ledgers, tokens)
     _add_credits(rpc, foundation, ledgers, books, resources, tokens)
     _add_usage(rpc, foundation, ledgers, books, resources, tokens)

@@ -16,12 +16,15 @@ from server.kernel.principal import ADMIN, HOUSE_CLIENT, Principal
 SCOPES = (
     "wallet.read",
     "wallet.write",
+    "wallet.bypass",
     "credits.read",
     "credits.write",
     "usage.read",
     "usage.write",
     "catalog.read",
     "catalog.write",
+    "subscriptions.read",
+    "subscriptions.write",
     ADMIN,
 )
 """What a key can allow. The contract names the same (a test compares the two)."""

@@ -5,7 +5,8 @@ from typing import Final
 
 from grpc import StatusCode
 
-# Imported for its classes: a reason's class is found among what is defined.
+# Imported for their classes: a reason's class is found among what is defined.
+from zaaz_client import offer_errors as _offer_errors  # noqa: F401
 from zaaz_client import resource_errors as _resource_errors  # noqa: F401
 from zaaz_client.errors import (
     AccessRefused,

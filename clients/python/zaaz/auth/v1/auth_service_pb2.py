@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from zaaz.common.v1 import access_pb2 as zaaz_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fzaaz/auth/v1/auth_service.proto\x12\x0czaaz.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bzaaz/common/v1/access.proto\"\x9e\x02\n\x06\x41piKey\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n\tclient_id\x18\x02 \x01(\tR\x08\x63lientId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n\x06scopes\x18\x04 \x03(\tR\x06scopes\x12=\n\x0c\x65xpires_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime\x12=\n\x0crevoked_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brevokedTime\x12=\n\x0c\x63reated_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63reatedTime\"\x88\x03\n\x13\x43reateApiKeyRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12=\n\tclient_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x08\x63lientId\x12\x1b\n\x04name\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x04name\x12\x9f\x01\n\x06scopes\x18\x04 \x03(\tB\x86\x01\xbaH\x82\x01\x92\x01\x7f\x08\x01\x10\x10\x18\x01\"wruR\x0bwallet.readR\x0cwallet.writeR\x0c\x63redits.readR\rcredits.writeR\nusage.readR\x0busage.writeR\x0c\x63\x61talog.readR\rcatalog.writeR\x05\x61\x64minR\x06scopes\x12=\n\x0c\x65xpires_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime\"W\n\x14\x43reateApiKeyResponse\x12-\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.zaaz.auth.v1.ApiKeyR\x06\x61piKey\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\"\xac\x01\n\x12ListApiKeysRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\x12$\n\tclient_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x08\x63lientId\x12!\n\x0cshow_revoked\x18\x04 \x01(\x08R\x0bshowRevoked\"n\n\x13ListApiKeysResponse\x12/\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x14.zaaz.auth.v1.ApiKeyR\x07\x61piKeys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"e\n\x13RevokeApiKeyRequest\x12%\n\x02id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x02id\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"E\n\x14RevokeApiKeyResponse\x12-\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.zaaz.auth.v1.ApiKeyR\x06\x61piKey\"\x9f\x01\n\x19\x43reateStreamTicketRequest\x12\"\n\x06method\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x06method\x12\x31\n\x07request\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x07request\x12+\n\x0bttl_seconds\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90\x1c(\x00R\nttlSeconds\"s\n\x1a\x43reateStreamTicketResponse\x12\x16\n\x06ticket\x18\x01 \x01(\tR\x06ticket\x12=\n\x0c\x65xpires_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime2\xa8\x04\n\x0b\x41uthService\x12z\n\x0c\x43reateApiKey\x12!.zaaz.auth.v1.CreateApiKeyRequest\x1a\".zaaz.auth.v1.CreateApiKeyResponse\"#\xaa\xbb\x18\x07\x12\x05\x61\x64min\x82\xd3\xe4\x93\x02\x12\"\r/api/api-keys:\x01*\x12t\n\x0bListApiKeys\x12 .zaaz.auth.v1.ListApiKeysRequest\x1a!.zaaz.auth.v1.ListApiKeysResponse\" \xaa\xbb\x18\x07\x12\x05\x61\x64min\x82\xd3\xe4\x93\x02\x0f\x12\r/api/api-keys\x12\x86\x01\n\x0cRevokeApiKey\x12!.zaaz.auth.v1.RevokeApiKeyRequest\x1a\".zaaz.auth.v1.RevokeApiKeyResponse\"/\xaa\xbb\x18\x07\x12\x05\x61\x64min\x82\xd3\xe4\x93\x02\x1e\"\x19/api/api-keys/{id}/revoke:\x01*\x12\x9d\x01\n\x12\x43reateStreamTicket\x12\'.zaaz.auth.v1.CreateStreamTicketRequest\x1a(.zaaz.auth.v1.CreateStreamTicketResponse\"4\xaa\xbb\x18\r\x12\x0bwallet.read\x82\xd3\xe4\x93\x02\x1d\"\x18/api/auth/stream-tickets:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fzaaz/auth/v1/auth_service.proto\x12\x0czaaz.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bzaaz/common/v1/access.proto\"\x9e\x02\n\x06\x41piKey\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n\tclient_id\x18\x02 \x01(\tR\x08\x63lientId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n\x06scopes\x18\x04 \x03(\tR\x06scopes\x12=\n\x0c\x65xpires_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime\x12=\n\x0crevoked_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brevokedTime\x12=\n\x0c\x63reated_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63reatedTime\"\xc3\x03\n\x13\x43reateApiKeyRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12=\n\tclient_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$R\x08\x63lientId\x12\x1b\n\x04name\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x04name\x12\xda\x01\n\x06scopes\x18\x04 \x03(\tB\xc1\x01\xbaH\xbd\x01\x92\x01\xb9\x01\x08\x01\x10\x10\x18\x01\"\xb0\x01r\xad\x01R\x0bwallet.readR\x0cwallet.writeR\rwallet.bypassR\x0c\x63redits.readR\rcredits.writeR\nusage.readR\x0busage.writeR\x0c\x63\x61talog.readR\rcatalog.writeR\x12subscriptions.readR\x13subscriptions.writeR\x05\x61\x64minR\x06scopes\x12=\n\x0c\x65xpires_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime\"W\n\x14\x43reateApiKeyResponse\x12-\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.zaaz.auth.v1.ApiKeyR\x06\x61piKey\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\"\xac\x01\n\x12ListApiKeysRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\x12$\n\tclient_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x08\x63lientId\x12!\n\x0cshow_revoked\x18\x04 \x01(\x08R\x0bshowRevoked\"n\n\x13ListApiKeysResponse\x12/\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x14.zaaz.auth.v1.ApiKeyR\x07\x61piKeys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"e\n\x13RevokeApiKeyRequest\x12%\n\x02id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x02id\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"E\n\x14RevokeApiKeyResponse\x12-\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.zaaz.auth.v1.ApiKeyR\x06\x61piKey\"\x9f\x01\n\x19\x43reateStreamTicketRequest\x12\"\n\x06method\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x06method\x12\x31\n\x07request\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructR\x07request\x12+\n\x0bttl_seconds\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90\x1c(\x00R\nttlSeconds\"s\n\x1a\x43reateStreamTicketResponse\x12\x16\n\x06ticket\x18\x01 \x01(\tR\x06ticket\x12=\n\x0c\x65xpires_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime2\xa8\x04\n\x0b\x41uthService\x12z\n\x0c\x43reateApiKey\x12!.zaaz.auth.v1.CreateApiKeyRequest\x1a\".zaaz.auth.v1.CreateApiKeyResponse\"#\xaa\xbb\x18\x07\x12\x05\x61\x64min\x82\xd3\xe4\x93\x02\x12\"\r/api/api-keys:\x01*\x12t\n\x0bListApiKeys\x12 .zaaz.auth.v1.ListApiKeysRequest\x1a!.zaaz.auth.v1.ListApiKeysResponse\" \xaa\xbb\x18\x07\x12\x05\x61\x64min\x82\xd3\xe4\x93\x02\x0f\x12\r/api/api-keys\x12\x86\x01\n\x0cRevokeApiKey\x12!.zaaz.auth.v1.RevokeApiKeyRequest\x1a\".zaaz.auth.v1.RevokeApiKeyResponse\"/\xaa\xbb\x18\x07\x12\x05\x61\x64min\x82\xd3\xe4\x93\x02\x1e\"\x19/api/api-keys/{id}/revoke:\x01*\x12\x9d\x01\n\x12\x43reateStreamTicket\x12\'.zaaz.auth.v1.CreateStreamTicketRequest\x1a(.zaaz.auth.v1.CreateStreamTicketResponse\"4\xaa\xbb\x18\r\x12\x0bwallet.read\x82\xd3\xe4\x93\x02\x1d\"\x18/api/auth/stream-tickets:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,7 +43,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['name']._serialized_options = b'\272H\004r\002\030d'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['scopes']._loaded_options = None
-  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['scopes']._serialized_options = b'\272H\202\001\222\001\177\010\001\020\020\030\001\"wruR\013wallet.readR\014wallet.writeR\014credits.readR\rcredits.writeR\nusage.readR\013usage.writeR\014catalog.readR\rcatalog.writeR\005admin'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['scopes']._serialized_options = b'\272H\275\001\222\001\271\001\010\001\020\020\030\001\"\260\001r\255\001R\013wallet.readR\014wallet.writeR\rwallet.bypassR\014credits.readR\rcredits.writeR\nusage.readR\013usage.writeR\014catalog.readR\rcatalog.writeR\022subscriptions.readR\023subscriptions.writeR\005admin'
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -69,21 +69,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEY']._serialized_start=201
   _globals['_APIKEY']._serialized_end=487
   _globals['_CREATEAPIKEYREQUEST']._serialized_start=490
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=882
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=884
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=971
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=974
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1146
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1148
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1258
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1260
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1361
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1363
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1432
-  _globals['_CREATESTREAMTICKETREQUEST']._serialized_start=1435
-  _globals['_CREATESTREAMTICKETREQUEST']._serialized_end=1594
-  _globals['_CREATESTREAMTICKETRESPONSE']._serialized_start=1596
-  _globals['_CREATESTREAMTICKETRESPONSE']._serialized_end=1711
-  _globals['_AUTHSERVICE']._serialized_start=1714
-  _globals['_AUTHSERVICE']._serialized_end=2266
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=941
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=943
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1030
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1033
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1205
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1207
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1317
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1319
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1420
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1422
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1491
+  _globals['_CREATESTREAMTICKETREQUEST']._serialized_start=1494
+  _globals['_CREATESTREAMTICKETREQUEST']._serialized_end=1653
+  _globals['_CREATESTREAMTICKETRESPONSE']._serialized_start=1655
+  _globals['_CREATESTREAMTICKETRESPONSE']._serialized_end=1770
+  _globals['_AUTHSERVICE']._serialized_start=1773
+  _globals['_AUTHSERVICE']._serialized_end=2325
 # @@protoc_insertion_point(module_scope)

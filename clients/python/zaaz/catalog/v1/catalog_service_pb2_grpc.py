@@ -3,8 +3,17 @@
 import grpc
 import warnings
 
+from zaaz.catalog.v1 import catalog_document_pb2 as zaaz_dot_catalog_dot_v1_dot_catalog__document__pb2
+from zaaz.catalog.v1 import coupon_pb2 as zaaz_dot_catalog_dot_v1_dot_coupon__pb2
 from zaaz.catalog.v1 import feature_endpoint_pb2 as zaaz_dot_catalog_dot_v1_dot_feature__endpoint__pb2
 from zaaz.catalog.v1 import feature_pb2 as zaaz_dot_catalog_dot_v1_dot_feature__pb2
+from zaaz.catalog.v1 import feature_popup_display_pb2 as zaaz_dot_catalog_dot_v1_dot_feature__popup__display__pb2
+from zaaz.catalog.v1 import feature_popup_pb2 as zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2
+from zaaz.catalog.v1 import package_feature_pb2 as zaaz_dot_catalog_dot_v1_dot_package__feature__pb2
+from zaaz.catalog.v1 import package_history_pb2 as zaaz_dot_catalog_dot_v1_dot_package__history__pb2
+from zaaz.catalog.v1 import package_pb2 as zaaz_dot_catalog_dot_v1_dot_package__pb2
+from zaaz.catalog.v1 import package_plan_pb2 as zaaz_dot_catalog_dot_v1_dot_package__plan__pb2
+from zaaz.catalog.v1 import plan_pb2 as zaaz_dot_catalog_dot_v1_dot_plan__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -125,6 +134,276 @@ class CatalogServiceStub:
                 '/zaaz.catalog.v1.CatalogService/GetFeatureEndpointHistory',
                 request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__endpoint__pb2.GetFeatureEndpointHistoryRequest.SerializeToString,
                 response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__endpoint__pb2.GetFeatureEndpointHistoryResponse.FromString,
+                _registered_method=True)
+        self.ListFeaturePopupPopups = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/ListFeaturePopupPopups',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupPopupsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupPopupsResponse.FromString,
+                _registered_method=True)
+        self.GetFeaturePopup = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/GetFeaturePopup',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.GetFeaturePopupRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.GetFeaturePopupResponse.FromString,
+                _registered_method=True)
+        self.CreateFeaturePopup = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/CreateFeaturePopup',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.CreateFeaturePopupRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.CreateFeaturePopupResponse.FromString,
+                _registered_method=True)
+        self.UpdateFeaturePopup = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/UpdateFeaturePopup',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.UpdateFeaturePopupRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.UpdateFeaturePopupResponse.FromString,
+                _registered_method=True)
+        self.DeleteFeaturePopup = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/DeleteFeaturePopup',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.DeleteFeaturePopupRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.DeleteFeaturePopupResponse.FromString,
+                _registered_method=True)
+        self.BatchDeleteFeaturePopupPopups = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/BatchDeleteFeaturePopupPopups',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupPopupsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupPopupsResponse.FromString,
+                _registered_method=True)
+        self.RestoreFeaturePopup = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/RestoreFeaturePopup',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.RestoreFeaturePopupRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.RestoreFeaturePopupResponse.FromString,
+                _registered_method=True)
+        self.PurgeFeaturePopup = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/PurgeFeaturePopup',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.PurgeFeaturePopupRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.PurgeFeaturePopupResponse.FromString,
+                _registered_method=True)
+        self.ListPackages = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/ListPackages',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.ListPackagesRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.ListPackagesResponse.FromString,
+                _registered_method=True)
+        self.GetPackage = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/GetPackage',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.GetPackageRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.GetPackageResponse.FromString,
+                _registered_method=True)
+        self.CreatePackage = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/CreatePackage',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.CreatePackageRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.CreatePackageResponse.FromString,
+                _registered_method=True)
+        self.UpdatePackage = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/UpdatePackage',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.UpdatePackageRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.UpdatePackageResponse.FromString,
+                _registered_method=True)
+        self.DeletePackage = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/DeletePackage',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.DeletePackageRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.DeletePackageResponse.FromString,
+                _registered_method=True)
+        self.BatchDeletePackages = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/BatchDeletePackages',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.BatchDeletePackagesRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.BatchDeletePackagesResponse.FromString,
+                _registered_method=True)
+        self.RestorePackage = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/RestorePackage',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.RestorePackageRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.RestorePackageResponse.FromString,
+                _registered_method=True)
+        self.PurgePackage = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/PurgePackage',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.PurgePackageRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.PurgePackageResponse.FromString,
+                _registered_method=True)
+        self.ListPackageHistories = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/ListPackageHistories',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__history__pb2.ListPackageHistoriesRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__history__pb2.ListPackageHistoriesResponse.FromString,
+                _registered_method=True)
+        self.GetPackageHistory = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/GetPackageHistory',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__history__pb2.GetPackageHistoryRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__history__pb2.GetPackageHistoryResponse.FromString,
+                _registered_method=True)
+        self.ListPlans = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/ListPlans',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.ListPlansRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.ListPlansResponse.FromString,
+                _registered_method=True)
+        self.GetPlan = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/GetPlan',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.GetPlanRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.GetPlanResponse.FromString,
+                _registered_method=True)
+        self.CreatePlan = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/CreatePlan',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.CreatePlanRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.CreatePlanResponse.FromString,
+                _registered_method=True)
+        self.UpdatePlan = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/UpdatePlan',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.UpdatePlanRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.UpdatePlanResponse.FromString,
+                _registered_method=True)
+        self.DeletePlan = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/DeletePlan',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.DeletePlanRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.DeletePlanResponse.FromString,
+                _registered_method=True)
+        self.BatchDeletePlans = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/BatchDeletePlans',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.BatchDeletePlansRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.BatchDeletePlansResponse.FromString,
+                _registered_method=True)
+        self.RestorePlan = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/RestorePlan',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.RestorePlanRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.RestorePlanResponse.FromString,
+                _registered_method=True)
+        self.PurgePlan = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/PurgePlan',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.PurgePlanRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.PurgePlanResponse.FromString,
+                _registered_method=True)
+        self.ListPackagePlans = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/ListPackagePlans',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.ListPackagePlansRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.ListPackagePlansResponse.FromString,
+                _registered_method=True)
+        self.GetPackagePlan = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/GetPackagePlan',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.GetPackagePlanRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.GetPackagePlanResponse.FromString,
+                _registered_method=True)
+        self.CreatePackagePlan = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/CreatePackagePlan',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.CreatePackagePlanRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.CreatePackagePlanResponse.FromString,
+                _registered_method=True)
+        self.UpdatePackagePlan = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/UpdatePackagePlan',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.UpdatePackagePlanRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.UpdatePackagePlanResponse.FromString,
+                _registered_method=True)
+        self.DeletePackagePlan = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/DeletePackagePlan',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.DeletePackagePlanRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.DeletePackagePlanResponse.FromString,
+                _registered_method=True)
+        self.BatchDeletePackagePlans = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/BatchDeletePackagePlans',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.BatchDeletePackagePlansRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.BatchDeletePackagePlansResponse.FromString,
+                _registered_method=True)
+        self.RestorePackagePlan = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/RestorePackagePlan',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.RestorePackagePlanRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.RestorePackagePlanResponse.FromString,
+                _registered_method=True)
+        self.PurgePackagePlan = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/PurgePackagePlan',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.PurgePackagePlanRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.PurgePackagePlanResponse.FromString,
+                _registered_method=True)
+        self.ListPackageFeatures = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/ListPackageFeatures',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.ListPackageFeaturesRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.ListPackageFeaturesResponse.FromString,
+                _registered_method=True)
+        self.GetPackageFeature = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/GetPackageFeature',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.GetPackageFeatureRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.GetPackageFeatureResponse.FromString,
+                _registered_method=True)
+        self.CreatePackageFeature = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/CreatePackageFeature',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.CreatePackageFeatureRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.CreatePackageFeatureResponse.FromString,
+                _registered_method=True)
+        self.UpdatePackageFeature = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/UpdatePackageFeature',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.UpdatePackageFeatureRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.UpdatePackageFeatureResponse.FromString,
+                _registered_method=True)
+        self.DeletePackageFeature = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/DeletePackageFeature',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.DeletePackageFeatureRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.DeletePackageFeatureResponse.FromString,
+                _registered_method=True)
+        self.BatchDeletePackageFeatures = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/BatchDeletePackageFeatures',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.BatchDeletePackageFeaturesRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.BatchDeletePackageFeaturesResponse.FromString,
+                _registered_method=True)
+        self.RestorePackageFeature = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/RestorePackageFeature',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.RestorePackageFeatureRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.RestorePackageFeatureResponse.FromString,
+                _registered_method=True)
+        self.PurgePackageFeature = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/PurgePackageFeature',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.PurgePackageFeatureRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.PurgePackageFeatureResponse.FromString,
+                _registered_method=True)
+        self.ListCoupons = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/ListCoupons',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.ListCouponsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.ListCouponsResponse.FromString,
+                _registered_method=True)
+        self.GetCoupon = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/GetCoupon',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.GetCouponRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.GetCouponResponse.FromString,
+                _registered_method=True)
+        self.CreateCoupon = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/CreateCoupon',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.CreateCouponRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.CreateCouponResponse.FromString,
+                _registered_method=True)
+        self.UpdateCoupon = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/UpdateCoupon',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.UpdateCouponRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.UpdateCouponResponse.FromString,
+                _registered_method=True)
+        self.DeleteCoupon = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/DeleteCoupon',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.DeleteCouponRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.DeleteCouponResponse.FromString,
+                _registered_method=True)
+        self.BatchDeleteCoupons = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/BatchDeleteCoupons',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.BatchDeleteCouponsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.BatchDeleteCouponsResponse.FromString,
+                _registered_method=True)
+        self.RestoreCoupon = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/RestoreCoupon',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.RestoreCouponRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.RestoreCouponResponse.FromString,
+                _registered_method=True)
+        self.PurgeCoupon = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/PurgeCoupon',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.PurgeCouponRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.PurgeCouponResponse.FromString,
+                _registered_method=True)
+        self.GetFeaturePopups = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/GetFeaturePopups',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__display__pb2.GetFeaturePopupsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__display__pb2.GetFeaturePopupsResponse.FromString,
+                _registered_method=True)
+        self.DismissFeaturePopup = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/DismissFeaturePopup',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__display__pb2.DismissFeaturePopupRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__display__pb2.DismissFeaturePopupResponse.FromString,
+                _registered_method=True)
+        self.ApplyCatalog = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/ApplyCatalog',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_catalog__document__pb2.ApplyCatalogRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_catalog__document__pb2.ApplyCatalogResponse.FromString,
+                _registered_method=True)
+        self.ExportCatalog = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/ExportCatalog',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_catalog__document__pb2.ExportCatalogRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_catalog__document__pb2.ExportCatalogResponse.FromString,
                 _registered_method=True)
 
 
@@ -291,6 +570,490 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFeaturePopupPopups(self, request, context):
+        """Lists feature popups.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFeaturePopup(self, request, context):
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateFeaturePopup(self, request, context):
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateFeaturePopup(self, request, context):
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteFeaturePopup(self, request, context):
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDeleteFeaturePopupPopups(self, request, context):
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreFeaturePopup(self, request, context):
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeFeaturePopup(self, request, context):
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPackages(self, request, context):
+        """Lists packages.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPackage(self, request, context):
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePackage(self, request, context):
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION,
+        INITIAL_REQUIRED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePackage(self, request, context):
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION,
+        INITIAL_REQUIRED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePackage(self, request, context):
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDeletePackages(self, request, context):
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestorePackage(self, request, context):
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgePackage(self, request, context):
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPackageHistories(self, request, context):
+        """Lists package histories, which are never changed.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPackageHistory(self, request, context):
+        """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPlans(self, request, context):
+        """Lists plans.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPlan(self, request, context):
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePlan(self, request, context):
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePlan(self, request, context):
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePlan(self, request, context):
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDeletePlans(self, request, context):
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestorePlan(self, request, context):
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgePlan(self, request, context):
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPackagePlans(self, request, context):
+        """Lists package plans.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPackagePlan(self, request, context):
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePackagePlan(self, request, context):
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION,
+        INITIAL_REQUIRED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePackagePlan(self, request, context):
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION,
+        INITIAL_REQUIRED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePackagePlan(self, request, context):
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDeletePackagePlans(self, request, context):
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestorePackagePlan(self, request, context):
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgePackagePlan(self, request, context):
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPackageFeatures(self, request, context):
+        """Lists package features.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPackageFeature(self, request, context):
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePackageFeature(self, request, context):
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePackageFeature(self, request, context):
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePackageFeature(self, request, context):
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDeletePackageFeatures(self, request, context):
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestorePackageFeature(self, request, context):
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgePackageFeature(self, request, context):
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCoupons(self, request, context):
+        """Lists coupons.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCoupon(self, request, context):
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCoupon(self, request, context):
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCoupon(self, request, context):
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCoupon(self, request, context):
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDeleteCoupons(self, request, context):
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreCoupon(self, request, context):
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeCoupon(self, request, context):
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFeaturePopups(self, request, context):
+        """The popups to show a user now, those of higher priority first: active ones
+        of active features that the user has not dismissed, or (MULTI_TIME) whose
+        dismissal is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DismissFeaturePopup(self, request, context):
+        """A user has seen a popup. SINGLE_TIME: for ever. MULTI_TIME: until the time
+        given, or for a day. Again, the later of the two counts.
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApplyCatalog(self, request, context):
+        """Makes the catalog like a document, in one transaction, or tells what that
+        would change. Rows are known by their value (plans by name, coupons by
+        code, a package's plans and features by both); those that the document
+        leaves out stay as they are, unless `prune`. Applied again, it changes
+        nothing.
+        Errors: REFERENCE_NOT_FOUND, ALREADY_EXISTS, FIELD_INVALID, CYCLE,
+        STILL_REFERENCED, INITIAL_REQUIRED, REQUEST_ID_REUSED, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportCatalog(self, request, context):
+        """The whole catalog as a document for ApplyCatalog.
+        Errors: FIELD_INVALID when it has more rows than a document may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -383,6 +1146,276 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.GetFeatureEndpointHistory,
                     request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__endpoint__pb2.GetFeatureEndpointHistoryRequest.FromString,
                     response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__endpoint__pb2.GetFeatureEndpointHistoryResponse.SerializeToString,
+            ),
+            'ListFeaturePopupPopups': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFeaturePopupPopups,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupPopupsRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupPopupsResponse.SerializeToString,
+            ),
+            'GetFeaturePopup': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFeaturePopup,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.GetFeaturePopupRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.GetFeaturePopupResponse.SerializeToString,
+            ),
+            'CreateFeaturePopup': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateFeaturePopup,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.CreateFeaturePopupRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.CreateFeaturePopupResponse.SerializeToString,
+            ),
+            'UpdateFeaturePopup': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateFeaturePopup,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.UpdateFeaturePopupRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.UpdateFeaturePopupResponse.SerializeToString,
+            ),
+            'DeleteFeaturePopup': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteFeaturePopup,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.DeleteFeaturePopupRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.DeleteFeaturePopupResponse.SerializeToString,
+            ),
+            'BatchDeleteFeaturePopupPopups': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeleteFeaturePopupPopups,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupPopupsRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupPopupsResponse.SerializeToString,
+            ),
+            'RestoreFeaturePopup': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreFeaturePopup,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.RestoreFeaturePopupRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.RestoreFeaturePopupResponse.SerializeToString,
+            ),
+            'PurgeFeaturePopup': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeFeaturePopup,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.PurgeFeaturePopupRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.PurgeFeaturePopupResponse.SerializeToString,
+            ),
+            'ListPackages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPackages,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.ListPackagesRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.ListPackagesResponse.SerializeToString,
+            ),
+            'GetPackage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPackage,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.GetPackageRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.GetPackageResponse.SerializeToString,
+            ),
+            'CreatePackage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePackage,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.CreatePackageRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.CreatePackageResponse.SerializeToString,
+            ),
+            'UpdatePackage': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePackage,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.UpdatePackageRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.UpdatePackageResponse.SerializeToString,
+            ),
+            'DeletePackage': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePackage,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.DeletePackageRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.DeletePackageResponse.SerializeToString,
+            ),
+            'BatchDeletePackages': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeletePackages,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.BatchDeletePackagesRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.BatchDeletePackagesResponse.SerializeToString,
+            ),
+            'RestorePackage': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestorePackage,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.RestorePackageRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.RestorePackageResponse.SerializeToString,
+            ),
+            'PurgePackage': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgePackage,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.PurgePackageRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__pb2.PurgePackageResponse.SerializeToString,
+            ),
+            'ListPackageHistories': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPackageHistories,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__history__pb2.ListPackageHistoriesRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__history__pb2.ListPackageHistoriesResponse.SerializeToString,
+            ),
+            'GetPackageHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPackageHistory,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__history__pb2.GetPackageHistoryRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__history__pb2.GetPackageHistoryResponse.SerializeToString,
+            ),
+            'ListPlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPlans,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.ListPlansRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.ListPlansResponse.SerializeToString,
+            ),
+            'GetPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPlan,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.GetPlanRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.GetPlanResponse.SerializeToString,
+            ),
+            'CreatePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePlan,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.CreatePlanRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.CreatePlanResponse.SerializeToString,
+            ),
+            'UpdatePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePlan,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.UpdatePlanRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.UpdatePlanResponse.SerializeToString,
+            ),
+            'DeletePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePlan,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.DeletePlanRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.DeletePlanResponse.SerializeToString,
+            ),
+            'BatchDeletePlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeletePlans,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.BatchDeletePlansRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.BatchDeletePlansResponse.SerializeToString,
+            ),
+            'RestorePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestorePlan,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.RestorePlanRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.RestorePlanResponse.SerializeToString,
+            ),
+            'PurgePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgePlan,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.PurgePlanRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_plan__pb2.PurgePlanResponse.SerializeToString,
+            ),
+            'ListPackagePlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPackagePlans,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.ListPackagePlansRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.ListPackagePlansResponse.SerializeToString,
+            ),
+            'GetPackagePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPackagePlan,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.GetPackagePlanRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.GetPackagePlanResponse.SerializeToString,
+            ),
+            'CreatePackagePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePackagePlan,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.CreatePackagePlanRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.CreatePackagePlanResponse.SerializeToString,
+            ),
+            'UpdatePackagePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePackagePlan,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.UpdatePackagePlanRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.UpdatePackagePlanResponse.SerializeToString,
+            ),
+            'DeletePackagePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePackagePlan,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.DeletePackagePlanRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.DeletePackagePlanResponse.SerializeToString,
+            ),
+            'BatchDeletePackagePlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeletePackagePlans,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.BatchDeletePackagePlansRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.BatchDeletePackagePlansResponse.SerializeToString,
+            ),
+            'RestorePackagePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestorePackagePlan,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.RestorePackagePlanRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.RestorePackagePlanResponse.SerializeToString,
+            ),
+            'PurgePackagePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgePackagePlan,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.PurgePackagePlanRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.PurgePackagePlanResponse.SerializeToString,
+            ),
+            'ListPackageFeatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPackageFeatures,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.ListPackageFeaturesRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.ListPackageFeaturesResponse.SerializeToString,
+            ),
+            'GetPackageFeature': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPackageFeature,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.GetPackageFeatureRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.GetPackageFeatureResponse.SerializeToString,
+            ),
+            'CreatePackageFeature': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePackageFeature,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.CreatePackageFeatureRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.CreatePackageFeatureResponse.SerializeToString,
+            ),
+            'UpdatePackageFeature': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePackageFeature,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.UpdatePackageFeatureRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.UpdatePackageFeatureResponse.SerializeToString,
+            ),
+            'DeletePackageFeature': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePackageFeature,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.DeletePackageFeatureRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.DeletePackageFeatureResponse.SerializeToString,
+            ),
+            'BatchDeletePackageFeatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeletePackageFeatures,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.BatchDeletePackageFeaturesRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.BatchDeletePackageFeaturesResponse.SerializeToString,
+            ),
+            'RestorePackageFeature': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestorePackageFeature,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.RestorePackageFeatureRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.RestorePackageFeatureResponse.SerializeToString,
+            ),
+            'PurgePackageFeature': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgePackageFeature,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.PurgePackageFeatureRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.PurgePackageFeatureResponse.SerializeToString,
+            ),
+            'ListCoupons': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCoupons,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.ListCouponsRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.ListCouponsResponse.SerializeToString,
+            ),
+            'GetCoupon': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCoupon,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.GetCouponRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.GetCouponResponse.SerializeToString,
+            ),
+            'CreateCoupon': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCoupon,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.CreateCouponRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.CreateCouponResponse.SerializeToString,
+            ),
+            'UpdateCoupon': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCoupon,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.UpdateCouponRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.UpdateCouponResponse.SerializeToString,
+            ),
+            'DeleteCoupon': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCoupon,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.DeleteCouponRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.DeleteCouponResponse.SerializeToString,
+            ),
+            'BatchDeleteCoupons': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeleteCoupons,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.BatchDeleteCouponsRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.BatchDeleteCouponsResponse.SerializeToString,
+            ),
+            'RestoreCoupon': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreCoupon,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.RestoreCouponRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.RestoreCouponResponse.SerializeToString,
+            ),
+            'PurgeCoupon': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeCoupon,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.PurgeCouponRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_coupon__pb2.PurgeCouponResponse.SerializeToString,
+            ),
+            'GetFeaturePopups': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFeaturePopups,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__display__pb2.GetFeaturePopupsRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__display__pb2.GetFeaturePopupsResponse.SerializeToString,
+            ),
+            'DismissFeaturePopup': grpc.unary_unary_rpc_method_handler(
+                    servicer.DismissFeaturePopup,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__display__pb2.DismissFeaturePopupRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__display__pb2.DismissFeaturePopupResponse.SerializeToString,
+            ),
+            'ApplyCatalog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyCatalog,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_catalog__document__pb2.ApplyCatalogRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_catalog__document__pb2.ApplyCatalogResponse.SerializeToString,
+            ),
+            'ExportCatalog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportCatalog,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_catalog__document__pb2.ExportCatalogRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_catalog__document__pb2.ExportCatalogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -872,6 +1905,1464 @@ class CatalogService:
             '/zaaz.catalog.v1.CatalogService/GetFeatureEndpointHistory',
             zaaz_dot_catalog_dot_v1_dot_feature__endpoint__pb2.GetFeatureEndpointHistoryRequest.SerializeToString,
             zaaz_dot_catalog_dot_v1_dot_feature__endpoint__pb2.GetFeatureEndpointHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFeaturePopupPopups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/ListFeaturePopupPopups',
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupPopupsRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupPopupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFeaturePopup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/GetFeaturePopup',
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.GetFeaturePopupRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.GetFeaturePopupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateFeaturePopup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/CreateFeaturePopup',
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.CreateFeaturePopupRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.CreateFeaturePopupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateFeaturePopup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/UpdateFeaturePopup',
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.UpdateFeaturePopupRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.UpdateFeaturePopupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteFeaturePopup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/DeleteFeaturePopup',
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.DeleteFeaturePopupRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.DeleteFeaturePopupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeleteFeaturePopupPopups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/BatchDeleteFeaturePopupPopups',
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupPopupsRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupPopupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreFeaturePopup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/RestoreFeaturePopup',
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.RestoreFeaturePopupRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.RestoreFeaturePopupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeFeaturePopup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/PurgeFeaturePopup',
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.PurgeFeaturePopupRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.PurgeFeaturePopupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPackages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/ListPackages',
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.ListPackagesRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.ListPackagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPackage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/GetPackage',
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.GetPackageRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.GetPackageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePackage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/CreatePackage',
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.CreatePackageRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.CreatePackageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePackage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/UpdatePackage',
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.UpdatePackageRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.UpdatePackageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePackage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/DeletePackage',
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.DeletePackageRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.DeletePackageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeletePackages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/BatchDeletePackages',
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.BatchDeletePackagesRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.BatchDeletePackagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestorePackage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/RestorePackage',
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.RestorePackageRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.RestorePackageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgePackage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/PurgePackage',
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.PurgePackageRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__pb2.PurgePackageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPackageHistories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/ListPackageHistories',
+            zaaz_dot_catalog_dot_v1_dot_package__history__pb2.ListPackageHistoriesRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__history__pb2.ListPackageHistoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPackageHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/GetPackageHistory',
+            zaaz_dot_catalog_dot_v1_dot_package__history__pb2.GetPackageHistoryRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__history__pb2.GetPackageHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/ListPlans',
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.ListPlansRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.ListPlansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/GetPlan',
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.GetPlanRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.GetPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/CreatePlan',
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.CreatePlanRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.CreatePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/UpdatePlan',
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.UpdatePlanRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.UpdatePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/DeletePlan',
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.DeletePlanRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.DeletePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeletePlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/BatchDeletePlans',
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.BatchDeletePlansRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.BatchDeletePlansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestorePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/RestorePlan',
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.RestorePlanRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.RestorePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/PurgePlan',
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.PurgePlanRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_plan__pb2.PurgePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPackagePlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/ListPackagePlans',
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.ListPackagePlansRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.ListPackagePlansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPackagePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/GetPackagePlan',
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.GetPackagePlanRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.GetPackagePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePackagePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/CreatePackagePlan',
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.CreatePackagePlanRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.CreatePackagePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePackagePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/UpdatePackagePlan',
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.UpdatePackagePlanRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.UpdatePackagePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePackagePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/DeletePackagePlan',
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.DeletePackagePlanRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.DeletePackagePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeletePackagePlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/BatchDeletePackagePlans',
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.BatchDeletePackagePlansRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.BatchDeletePackagePlansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestorePackagePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/RestorePackagePlan',
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.RestorePackagePlanRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.RestorePackagePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgePackagePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/PurgePackagePlan',
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.PurgePackagePlanRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__plan__pb2.PurgePackagePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPackageFeatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/ListPackageFeatures',
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.ListPackageFeaturesRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.ListPackageFeaturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPackageFeature(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/GetPackageFeature',
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.GetPackageFeatureRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.GetPackageFeatureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePackageFeature(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/CreatePackageFeature',
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.CreatePackageFeatureRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.CreatePackageFeatureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePackageFeature(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/UpdatePackageFeature',
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.UpdatePackageFeatureRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.UpdatePackageFeatureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePackageFeature(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/DeletePackageFeature',
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.DeletePackageFeatureRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.DeletePackageFeatureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeletePackageFeatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/BatchDeletePackageFeatures',
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.BatchDeletePackageFeaturesRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.BatchDeletePackageFeaturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestorePackageFeature(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/RestorePackageFeature',
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.RestorePackageFeatureRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.RestorePackageFeatureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgePackageFeature(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/PurgePackageFeature',
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.PurgePackageFeatureRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_package__feature__pb2.PurgePackageFeatureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCoupons(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/ListCoupons',
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.ListCouponsRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.ListCouponsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCoupon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/GetCoupon',
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.GetCouponRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.GetCouponResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCoupon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/CreateCoupon',
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.CreateCouponRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.CreateCouponResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCoupon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/UpdateCoupon',
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.UpdateCouponRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.UpdateCouponResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCoupon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/DeleteCoupon',
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.DeleteCouponRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.DeleteCouponResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeleteCoupons(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/BatchDeleteCoupons',
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.BatchDeleteCouponsRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.BatchDeleteCouponsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreCoupon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/RestoreCoupon',
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.RestoreCouponRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.RestoreCouponResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeCoupon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/PurgeCoupon',
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.PurgeCouponRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_coupon__pb2.PurgeCouponResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFeaturePopups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/GetFeaturePopups',
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__display__pb2.GetFeaturePopupsRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__display__pb2.GetFeaturePopupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DismissFeaturePopup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/DismissFeaturePopup',
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__display__pb2.DismissFeaturePopupRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__display__pb2.DismissFeaturePopupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyCatalog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/ApplyCatalog',
+            zaaz_dot_catalog_dot_v1_dot_catalog__document__pb2.ApplyCatalogRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_catalog__document__pb2.ApplyCatalogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportCatalog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zaaz.catalog.v1.CatalogService/ExportCatalog',
+            zaaz_dot_catalog_dot_v1_dot_catalog__document__pb2.ExportCatalogRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_catalog__document__pb2.ExportCatalogResponse.FromString,
             options,
             channel_credentials,
             insecure,

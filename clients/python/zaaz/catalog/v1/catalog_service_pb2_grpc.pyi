@@ -5,8 +5,17 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from zaaz.catalog.v1 import catalog_document_pb2 as _catalog_document_pb2
+from zaaz.catalog.v1 import coupon_pb2 as _coupon_pb2
 from zaaz.catalog.v1 import feature_endpoint_pb2 as _feature_endpoint_pb2
 from zaaz.catalog.v1 import feature_pb2 as _feature_pb2
+from zaaz.catalog.v1 import feature_popup_display_pb2 as _feature_popup_display_pb2
+from zaaz.catalog.v1 import feature_popup_pb2 as _feature_popup_pb2
+from zaaz.catalog.v1 import package_feature_pb2 as _package_feature_pb2
+from zaaz.catalog.v1 import package_history_pb2 as _package_history_pb2
+from zaaz.catalog.v1 import package_pb2 as _package_pb2
+from zaaz.catalog.v1 import package_plan_pb2 as _package_plan_pb2
+from zaaz.catalog.v1 import plan_pb2 as _plan_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -120,6 +129,273 @@ class CatalogServiceStub:
     """
     GetFeatureEndpointHistory: _grpc.UnaryUnaryMultiCallable[_feature_endpoint_pb2.GetFeatureEndpointHistoryRequest, _feature_endpoint_pb2.GetFeatureEndpointHistoryResponse]
     """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+    ListFeaturePopupPopups: _grpc.UnaryUnaryMultiCallable[_feature_popup_pb2.ListFeaturePopupPopupsRequest, _feature_popup_pb2.ListFeaturePopupPopupsResponse]
+    """Lists feature popups.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetFeaturePopup: _grpc.UnaryUnaryMultiCallable[_feature_popup_pb2.GetFeaturePopupRequest, _feature_popup_pb2.GetFeaturePopupResponse]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+    """
+    CreateFeaturePopup: _grpc.UnaryUnaryMultiCallable[_feature_popup_pb2.CreateFeaturePopupRequest, _feature_popup_pb2.CreateFeaturePopupResponse]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdateFeaturePopup: _grpc.UnaryUnaryMultiCallable[_feature_popup_pb2.UpdateFeaturePopupRequest, _feature_popup_pb2.UpdateFeaturePopupResponse]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeleteFeaturePopup: _grpc.UnaryUnaryMultiCallable[_feature_popup_pb2.DeleteFeaturePopupRequest, _feature_popup_pb2.DeleteFeaturePopupResponse]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeleteFeaturePopupPopups: _grpc.UnaryUnaryMultiCallable[_feature_popup_pb2.BatchDeleteFeaturePopupPopupsRequest, _feature_popup_pb2.BatchDeleteFeaturePopupPopupsResponse]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestoreFeaturePopup: _grpc.UnaryUnaryMultiCallable[_feature_popup_pb2.RestoreFeaturePopupRequest, _feature_popup_pb2.RestoreFeaturePopupResponse]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgeFeaturePopup: _grpc.UnaryUnaryMultiCallable[_feature_popup_pb2.PurgeFeaturePopupRequest, _feature_popup_pb2.PurgeFeaturePopupResponse]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListPackages: _grpc.UnaryUnaryMultiCallable[_package_pb2.ListPackagesRequest, _package_pb2.ListPackagesResponse]
+    """Lists packages.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetPackage: _grpc.UnaryUnaryMultiCallable[_package_pb2.GetPackageRequest, _package_pb2.GetPackageResponse]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+    """
+    CreatePackage: _grpc.UnaryUnaryMultiCallable[_package_pb2.CreatePackageRequest, _package_pb2.CreatePackageResponse]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION,
+    INITIAL_REQUIRED.
+    """
+    UpdatePackage: _grpc.UnaryUnaryMultiCallable[_package_pb2.UpdatePackageRequest, _package_pb2.UpdatePackageResponse]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION,
+    INITIAL_REQUIRED.
+    """
+    DeletePackage: _grpc.UnaryUnaryMultiCallable[_package_pb2.DeletePackageRequest, _package_pb2.DeletePackageResponse]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeletePackages: _grpc.UnaryUnaryMultiCallable[_package_pb2.BatchDeletePackagesRequest, _package_pb2.BatchDeletePackagesResponse]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestorePackage: _grpc.UnaryUnaryMultiCallable[_package_pb2.RestorePackageRequest, _package_pb2.RestorePackageResponse]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgePackage: _grpc.UnaryUnaryMultiCallable[_package_pb2.PurgePackageRequest, _package_pb2.PurgePackageResponse]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListPackageHistories: _grpc.UnaryUnaryMultiCallable[_package_history_pb2.ListPackageHistoriesRequest, _package_history_pb2.ListPackageHistoriesResponse]
+    """Lists package histories, which are never changed.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetPackageHistory: _grpc.UnaryUnaryMultiCallable[_package_history_pb2.GetPackageHistoryRequest, _package_history_pb2.GetPackageHistoryResponse]
+    """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+    ListPlans: _grpc.UnaryUnaryMultiCallable[_plan_pb2.ListPlansRequest, _plan_pb2.ListPlansResponse]
+    """Lists plans.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetPlan: _grpc.UnaryUnaryMultiCallable[_plan_pb2.GetPlanRequest, _plan_pb2.GetPlanResponse]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+    """
+    CreatePlan: _grpc.UnaryUnaryMultiCallable[_plan_pb2.CreatePlanRequest, _plan_pb2.CreatePlanResponse]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdatePlan: _grpc.UnaryUnaryMultiCallable[_plan_pb2.UpdatePlanRequest, _plan_pb2.UpdatePlanResponse]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeletePlan: _grpc.UnaryUnaryMultiCallable[_plan_pb2.DeletePlanRequest, _plan_pb2.DeletePlanResponse]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeletePlans: _grpc.UnaryUnaryMultiCallable[_plan_pb2.BatchDeletePlansRequest, _plan_pb2.BatchDeletePlansResponse]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestorePlan: _grpc.UnaryUnaryMultiCallable[_plan_pb2.RestorePlanRequest, _plan_pb2.RestorePlanResponse]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgePlan: _grpc.UnaryUnaryMultiCallable[_plan_pb2.PurgePlanRequest, _plan_pb2.PurgePlanResponse]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListPackagePlans: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.ListPackagePlansRequest, _package_plan_pb2.ListPackagePlansResponse]
+    """Lists package plans.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetPackagePlan: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.GetPackagePlanRequest, _package_plan_pb2.GetPackagePlanResponse]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+    """
+    CreatePackagePlan: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.CreatePackagePlanRequest, _package_plan_pb2.CreatePackagePlanResponse]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION,
+    INITIAL_REQUIRED.
+    """
+    UpdatePackagePlan: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.UpdatePackagePlanRequest, _package_plan_pb2.UpdatePackagePlanResponse]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION,
+    INITIAL_REQUIRED.
+    """
+    DeletePackagePlan: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.DeletePackagePlanRequest, _package_plan_pb2.DeletePackagePlanResponse]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeletePackagePlans: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.BatchDeletePackagePlansRequest, _package_plan_pb2.BatchDeletePackagePlansResponse]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestorePackagePlan: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.RestorePackagePlanRequest, _package_plan_pb2.RestorePackagePlanResponse]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgePackagePlan: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.PurgePackagePlanRequest, _package_plan_pb2.PurgePackagePlanResponse]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListPackageFeatures: _grpc.UnaryUnaryMultiCallable[_package_feature_pb2.ListPackageFeaturesRequest, _package_feature_pb2.ListPackageFeaturesResponse]
+    """Lists package features.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetPackageFeature: _grpc.UnaryUnaryMultiCallable[_package_feature_pb2.GetPackageFeatureRequest, _package_feature_pb2.GetPackageFeatureResponse]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+    """
+    CreatePackageFeature: _grpc.UnaryUnaryMultiCallable[_package_feature_pb2.CreatePackageFeatureRequest, _package_feature_pb2.CreatePackageFeatureResponse]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdatePackageFeature: _grpc.UnaryUnaryMultiCallable[_package_feature_pb2.UpdatePackageFeatureRequest, _package_feature_pb2.UpdatePackageFeatureResponse]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeletePackageFeature: _grpc.UnaryUnaryMultiCallable[_package_feature_pb2.DeletePackageFeatureRequest, _package_feature_pb2.DeletePackageFeatureResponse]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeletePackageFeatures: _grpc.UnaryUnaryMultiCallable[_package_feature_pb2.BatchDeletePackageFeaturesRequest, _package_feature_pb2.BatchDeletePackageFeaturesResponse]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestorePackageFeature: _grpc.UnaryUnaryMultiCallable[_package_feature_pb2.RestorePackageFeatureRequest, _package_feature_pb2.RestorePackageFeatureResponse]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgePackageFeature: _grpc.UnaryUnaryMultiCallable[_package_feature_pb2.PurgePackageFeatureRequest, _package_feature_pb2.PurgePackageFeatureResponse]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListCoupons: _grpc.UnaryUnaryMultiCallable[_coupon_pb2.ListCouponsRequest, _coupon_pb2.ListCouponsResponse]
+    """Lists coupons.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetCoupon: _grpc.UnaryUnaryMultiCallable[_coupon_pb2.GetCouponRequest, _coupon_pb2.GetCouponResponse]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+    """
+    CreateCoupon: _grpc.UnaryUnaryMultiCallable[_coupon_pb2.CreateCouponRequest, _coupon_pb2.CreateCouponResponse]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdateCoupon: _grpc.UnaryUnaryMultiCallable[_coupon_pb2.UpdateCouponRequest, _coupon_pb2.UpdateCouponResponse]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeleteCoupon: _grpc.UnaryUnaryMultiCallable[_coupon_pb2.DeleteCouponRequest, _coupon_pb2.DeleteCouponResponse]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeleteCoupons: _grpc.UnaryUnaryMultiCallable[_coupon_pb2.BatchDeleteCouponsRequest, _coupon_pb2.BatchDeleteCouponsResponse]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestoreCoupon: _grpc.UnaryUnaryMultiCallable[_coupon_pb2.RestoreCouponRequest, _coupon_pb2.RestoreCouponResponse]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgeCoupon: _grpc.UnaryUnaryMultiCallable[_coupon_pb2.PurgeCouponRequest, _coupon_pb2.PurgeCouponResponse]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    GetFeaturePopups: _grpc.UnaryUnaryMultiCallable[_feature_popup_display_pb2.GetFeaturePopupsRequest, _feature_popup_display_pb2.GetFeaturePopupsResponse]
+    """The popups to show a user now, those of higher priority first: active ones
+    of active features that the user has not dismissed, or (MULTI_TIME) whose
+    dismissal is over.
+    """
+    DismissFeaturePopup: _grpc.UnaryUnaryMultiCallable[_feature_popup_display_pb2.DismissFeaturePopupRequest, _feature_popup_display_pb2.DismissFeaturePopupResponse]
+    """A user has seen a popup. SINGLE_TIME: for ever. MULTI_TIME: until the time
+    given, or for a day. Again, the later of the two counts.
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID.
+    """
+    ApplyCatalog: _grpc.UnaryUnaryMultiCallable[_catalog_document_pb2.ApplyCatalogRequest, _catalog_document_pb2.ApplyCatalogResponse]
+    """Makes the catalog like a document, in one transaction, or tells what that
+    would change. Rows are known by their value (plans by name, coupons by
+    code, a package's plans and features by both); those that the document
+    leaves out stay as they are, unless `prune`. Applied again, it changes
+    nothing.
+    Errors: REFERENCE_NOT_FOUND, ALREADY_EXISTS, FIELD_INVALID, CYCLE,
+    STILL_REFERENCED, INITIAL_REQUIRED, REQUEST_ID_REUSED, CONTENTION.
+    """
+    ExportCatalog: _grpc.UnaryUnaryMultiCallable[_catalog_document_pb2.ExportCatalogRequest, _catalog_document_pb2.ExportCatalogResponse]
+    """The whole catalog as a document for ApplyCatalog.
+    Errors: FIELD_INVALID when it has more rows than a document may.
+    """
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
@@ -212,6 +488,273 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     GetFeatureEndpointHistory: _aio.UnaryUnaryMultiCallable[_feature_endpoint_pb2.GetFeatureEndpointHistoryRequest, _feature_endpoint_pb2.GetFeatureEndpointHistoryResponse]  # type: ignore[assignment]
     """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+    ListFeaturePopupPopups: _aio.UnaryUnaryMultiCallable[_feature_popup_pb2.ListFeaturePopupPopupsRequest, _feature_popup_pb2.ListFeaturePopupPopupsResponse]  # type: ignore[assignment]
+    """Lists feature popups.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetFeaturePopup: _aio.UnaryUnaryMultiCallable[_feature_popup_pb2.GetFeaturePopupRequest, _feature_popup_pb2.GetFeaturePopupResponse]  # type: ignore[assignment]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+    """
+    CreateFeaturePopup: _aio.UnaryUnaryMultiCallable[_feature_popup_pb2.CreateFeaturePopupRequest, _feature_popup_pb2.CreateFeaturePopupResponse]  # type: ignore[assignment]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdateFeaturePopup: _aio.UnaryUnaryMultiCallable[_feature_popup_pb2.UpdateFeaturePopupRequest, _feature_popup_pb2.UpdateFeaturePopupResponse]  # type: ignore[assignment]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeleteFeaturePopup: _aio.UnaryUnaryMultiCallable[_feature_popup_pb2.DeleteFeaturePopupRequest, _feature_popup_pb2.DeleteFeaturePopupResponse]  # type: ignore[assignment]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeleteFeaturePopupPopups: _aio.UnaryUnaryMultiCallable[_feature_popup_pb2.BatchDeleteFeaturePopupPopupsRequest, _feature_popup_pb2.BatchDeleteFeaturePopupPopupsResponse]  # type: ignore[assignment]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestoreFeaturePopup: _aio.UnaryUnaryMultiCallable[_feature_popup_pb2.RestoreFeaturePopupRequest, _feature_popup_pb2.RestoreFeaturePopupResponse]  # type: ignore[assignment]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgeFeaturePopup: _aio.UnaryUnaryMultiCallable[_feature_popup_pb2.PurgeFeaturePopupRequest, _feature_popup_pb2.PurgeFeaturePopupResponse]  # type: ignore[assignment]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListPackages: _aio.UnaryUnaryMultiCallable[_package_pb2.ListPackagesRequest, _package_pb2.ListPackagesResponse]  # type: ignore[assignment]
+    """Lists packages.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetPackage: _aio.UnaryUnaryMultiCallable[_package_pb2.GetPackageRequest, _package_pb2.GetPackageResponse]  # type: ignore[assignment]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+    """
+    CreatePackage: _aio.UnaryUnaryMultiCallable[_package_pb2.CreatePackageRequest, _package_pb2.CreatePackageResponse]  # type: ignore[assignment]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION,
+    INITIAL_REQUIRED.
+    """
+    UpdatePackage: _aio.UnaryUnaryMultiCallable[_package_pb2.UpdatePackageRequest, _package_pb2.UpdatePackageResponse]  # type: ignore[assignment]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION,
+    INITIAL_REQUIRED.
+    """
+    DeletePackage: _aio.UnaryUnaryMultiCallable[_package_pb2.DeletePackageRequest, _package_pb2.DeletePackageResponse]  # type: ignore[assignment]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeletePackages: _aio.UnaryUnaryMultiCallable[_package_pb2.BatchDeletePackagesRequest, _package_pb2.BatchDeletePackagesResponse]  # type: ignore[assignment]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestorePackage: _aio.UnaryUnaryMultiCallable[_package_pb2.RestorePackageRequest, _package_pb2.RestorePackageResponse]  # type: ignore[assignment]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgePackage: _aio.UnaryUnaryMultiCallable[_package_pb2.PurgePackageRequest, _package_pb2.PurgePackageResponse]  # type: ignore[assignment]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListPackageHistories: _aio.UnaryUnaryMultiCallable[_package_history_pb2.ListPackageHistoriesRequest, _package_history_pb2.ListPackageHistoriesResponse]  # type: ignore[assignment]
+    """Lists package histories, which are never changed.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetPackageHistory: _aio.UnaryUnaryMultiCallable[_package_history_pb2.GetPackageHistoryRequest, _package_history_pb2.GetPackageHistoryResponse]  # type: ignore[assignment]
+    """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+    ListPlans: _aio.UnaryUnaryMultiCallable[_plan_pb2.ListPlansRequest, _plan_pb2.ListPlansResponse]  # type: ignore[assignment]
+    """Lists plans.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetPlan: _aio.UnaryUnaryMultiCallable[_plan_pb2.GetPlanRequest, _plan_pb2.GetPlanResponse]  # type: ignore[assignment]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+    """
+    CreatePlan: _aio.UnaryUnaryMultiCallable[_plan_pb2.CreatePlanRequest, _plan_pb2.CreatePlanResponse]  # type: ignore[assignment]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdatePlan: _aio.UnaryUnaryMultiCallable[_plan_pb2.UpdatePlanRequest, _plan_pb2.UpdatePlanResponse]  # type: ignore[assignment]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeletePlan: _aio.UnaryUnaryMultiCallable[_plan_pb2.DeletePlanRequest, _plan_pb2.DeletePlanResponse]  # type: ignore[assignment]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeletePlans: _aio.UnaryUnaryMultiCallable[_plan_pb2.BatchDeletePlansRequest, _plan_pb2.BatchDeletePlansResponse]  # type: ignore[assignment]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestorePlan: _aio.UnaryUnaryMultiCallable[_plan_pb2.RestorePlanRequest, _plan_pb2.RestorePlanResponse]  # type: ignore[assignment]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgePlan: _aio.UnaryUnaryMultiCallable[_plan_pb2.PurgePlanRequest, _plan_pb2.PurgePlanResponse]  # type: ignore[assignment]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListPackagePlans: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.ListPackagePlansRequest, _package_plan_pb2.ListPackagePlansResponse]  # type: ignore[assignment]
+    """Lists package plans.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetPackagePlan: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.GetPackagePlanRequest, _package_plan_pb2.GetPackagePlanResponse]  # type: ignore[assignment]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+    """
+    CreatePackagePlan: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.CreatePackagePlanRequest, _package_plan_pb2.CreatePackagePlanResponse]  # type: ignore[assignment]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION,
+    INITIAL_REQUIRED.
+    """
+    UpdatePackagePlan: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.UpdatePackagePlanRequest, _package_plan_pb2.UpdatePackagePlanResponse]  # type: ignore[assignment]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION,
+    INITIAL_REQUIRED.
+    """
+    DeletePackagePlan: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.DeletePackagePlanRequest, _package_plan_pb2.DeletePackagePlanResponse]  # type: ignore[assignment]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeletePackagePlans: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.BatchDeletePackagePlansRequest, _package_plan_pb2.BatchDeletePackagePlansResponse]  # type: ignore[assignment]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestorePackagePlan: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.RestorePackagePlanRequest, _package_plan_pb2.RestorePackagePlanResponse]  # type: ignore[assignment]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgePackagePlan: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.PurgePackagePlanRequest, _package_plan_pb2.PurgePackagePlanResponse]  # type: ignore[assignment]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListPackageFeatures: _aio.UnaryUnaryMultiCallable[_package_feature_pb2.ListPackageFeaturesRequest, _package_feature_pb2.ListPackageFeaturesResponse]  # type: ignore[assignment]
+    """Lists package features.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetPackageFeature: _aio.UnaryUnaryMultiCallable[_package_feature_pb2.GetPackageFeatureRequest, _package_feature_pb2.GetPackageFeatureResponse]  # type: ignore[assignment]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+    """
+    CreatePackageFeature: _aio.UnaryUnaryMultiCallable[_package_feature_pb2.CreatePackageFeatureRequest, _package_feature_pb2.CreatePackageFeatureResponse]  # type: ignore[assignment]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdatePackageFeature: _aio.UnaryUnaryMultiCallable[_package_feature_pb2.UpdatePackageFeatureRequest, _package_feature_pb2.UpdatePackageFeatureResponse]  # type: ignore[assignment]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeletePackageFeature: _aio.UnaryUnaryMultiCallable[_package_feature_pb2.DeletePackageFeatureRequest, _package_feature_pb2.DeletePackageFeatureResponse]  # type: ignore[assignment]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeletePackageFeatures: _aio.UnaryUnaryMultiCallable[_package_feature_pb2.BatchDeletePackageFeaturesRequest, _package_feature_pb2.BatchDeletePackageFeaturesResponse]  # type: ignore[assignment]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestorePackageFeature: _aio.UnaryUnaryMultiCallable[_package_feature_pb2.RestorePackageFeatureRequest, _package_feature_pb2.RestorePackageFeatureResponse]  # type: ignore[assignment]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgePackageFeature: _aio.UnaryUnaryMultiCallable[_package_feature_pb2.PurgePackageFeatureRequest, _package_feature_pb2.PurgePackageFeatureResponse]  # type: ignore[assignment]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    ListCoupons: _aio.UnaryUnaryMultiCallable[_coupon_pb2.ListCouponsRequest, _coupon_pb2.ListCouponsResponse]  # type: ignore[assignment]
+    """Lists coupons.
+    Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+    """
+    GetCoupon: _aio.UnaryUnaryMultiCallable[_coupon_pb2.GetCouponRequest, _coupon_pb2.GetCouponResponse]  # type: ignore[assignment]
+    """Deleted ones too.
+    Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+    """
+    CreateCoupon: _aio.UnaryUnaryMultiCallable[_coupon_pb2.CreateCouponRequest, _coupon_pb2.CreateCouponResponse]  # type: ignore[assignment]
+    """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    UpdateCoupon: _aio.UnaryUnaryMultiCallable[_coupon_pb2.UpdateCouponRequest, _coupon_pb2.UpdateCouponResponse]  # type: ignore[assignment]
+    """Changes the fields of the mask.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+    FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    DeleteCoupon: _aio.UnaryUnaryMultiCallable[_coupon_pb2.DeleteCouponRequest, _coupon_pb2.DeleteCouponResponse]  # type: ignore[assignment]
+    """Puts a row away; Restore brings it back. Deleting twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    BatchDeleteCoupons: _aio.UnaryUnaryMultiCallable[_coupon_pb2.BatchDeleteCouponsRequest, _coupon_pb2.BatchDeleteCouponsResponse]  # type: ignore[assignment]
+    """Deletes up to 500 rows, all or none.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    RestoreCoupon: _aio.UnaryUnaryMultiCallable[_coupon_pb2.RestoreCouponRequest, _coupon_pb2.RestoreCouponResponse]  # type: ignore[assignment]
+    """Brings a deleted row back. Restoring twice is fine.
+    Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+    REQUEST_ID_REUSED, CONTENTION.
+    """
+    PurgeCoupon: _aio.UnaryUnaryMultiCallable[_coupon_pb2.PurgeCouponRequest, _coupon_pb2.PurgeCouponResponse]  # type: ignore[assignment]
+    """Removes a row for good. Refused while other rows refer to it, deleted
+    ones included.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+    CONTENTION.
+    """
+    GetFeaturePopups: _aio.UnaryUnaryMultiCallable[_feature_popup_display_pb2.GetFeaturePopupsRequest, _feature_popup_display_pb2.GetFeaturePopupsResponse]  # type: ignore[assignment]
+    """The popups to show a user now, those of higher priority first: active ones
+    of active features that the user has not dismissed, or (MULTI_TIME) whose
+    dismissal is over.
+    """
+    DismissFeaturePopup: _aio.UnaryUnaryMultiCallable[_feature_popup_display_pb2.DismissFeaturePopupRequest, _feature_popup_display_pb2.DismissFeaturePopupResponse]  # type: ignore[assignment]
+    """A user has seen a popup. SINGLE_TIME: for ever. MULTI_TIME: until the time
+    given, or for a day. Again, the later of the two counts.
+    Errors: RESOURCE_NOT_FOUND, FIELD_INVALID.
+    """
+    ApplyCatalog: _aio.UnaryUnaryMultiCallable[_catalog_document_pb2.ApplyCatalogRequest, _catalog_document_pb2.ApplyCatalogResponse]  # type: ignore[assignment]
+    """Makes the catalog like a document, in one transaction, or tells what that
+    would change. Rows are known by their value (plans by name, coupons by
+    code, a package's plans and features by both); those that the document
+    leaves out stay as they are, unless `prune`. Applied again, it changes
+    nothing.
+    Errors: REFERENCE_NOT_FOUND, ALREADY_EXISTS, FIELD_INVALID, CYCLE,
+    STILL_REFERENCED, INITIAL_REQUIRED, REQUEST_ID_REUSED, CONTENTION.
+    """
+    ExportCatalog: _aio.UnaryUnaryMultiCallable[_catalog_document_pb2.ExportCatalogRequest, _catalog_document_pb2.ExportCatalogResponse]  # type: ignore[assignment]
+    """The whole catalog as a document for ApplyCatalog.
+    Errors: FIELD_INVALID when it has more rows than a document may.
+    """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """What products offer."""
@@ -409,5 +952,596 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_feature_endpoint_pb2.GetFeatureEndpointHistoryResponse, _abc.Awaitable[_feature_endpoint_pb2.GetFeatureEndpointHistoryResponse]]:
         """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+
+    @_abc_1.abstractmethod
+    def ListFeaturePopupPopups(
+        self,
+        request: _feature_popup_pb2.ListFeaturePopupPopupsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_popup_pb2.ListFeaturePopupPopupsResponse, _abc.Awaitable[_feature_popup_pb2.ListFeaturePopupPopupsResponse]]:
+        """Lists feature popups.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetFeaturePopup(
+        self,
+        request: _feature_popup_pb2.GetFeaturePopupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_popup_pb2.GetFeaturePopupResponse, _abc.Awaitable[_feature_popup_pb2.GetFeaturePopupResponse]]:
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateFeaturePopup(
+        self,
+        request: _feature_popup_pb2.CreateFeaturePopupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_popup_pb2.CreateFeaturePopupResponse, _abc.Awaitable[_feature_popup_pb2.CreateFeaturePopupResponse]]:
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateFeaturePopup(
+        self,
+        request: _feature_popup_pb2.UpdateFeaturePopupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_popup_pb2.UpdateFeaturePopupResponse, _abc.Awaitable[_feature_popup_pb2.UpdateFeaturePopupResponse]]:
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteFeaturePopup(
+        self,
+        request: _feature_popup_pb2.DeleteFeaturePopupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_popup_pb2.DeleteFeaturePopupResponse, _abc.Awaitable[_feature_popup_pb2.DeleteFeaturePopupResponse]]:
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDeleteFeaturePopupPopups(
+        self,
+        request: _feature_popup_pb2.BatchDeleteFeaturePopupPopupsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_popup_pb2.BatchDeleteFeaturePopupPopupsResponse, _abc.Awaitable[_feature_popup_pb2.BatchDeleteFeaturePopupPopupsResponse]]:
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreFeaturePopup(
+        self,
+        request: _feature_popup_pb2.RestoreFeaturePopupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_popup_pb2.RestoreFeaturePopupResponse, _abc.Awaitable[_feature_popup_pb2.RestoreFeaturePopupResponse]]:
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeFeaturePopup(
+        self,
+        request: _feature_popup_pb2.PurgeFeaturePopupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_popup_pb2.PurgeFeaturePopupResponse, _abc.Awaitable[_feature_popup_pb2.PurgeFeaturePopupResponse]]:
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPackages(
+        self,
+        request: _package_pb2.ListPackagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_pb2.ListPackagesResponse, _abc.Awaitable[_package_pb2.ListPackagesResponse]]:
+        """Lists packages.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPackage(
+        self,
+        request: _package_pb2.GetPackageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_pb2.GetPackageResponse, _abc.Awaitable[_package_pb2.GetPackageResponse]]:
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+        """
+
+    @_abc_1.abstractmethod
+    def CreatePackage(
+        self,
+        request: _package_pb2.CreatePackageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_pb2.CreatePackageResponse, _abc.Awaitable[_package_pb2.CreatePackageResponse]]:
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION,
+        INITIAL_REQUIRED.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdatePackage(
+        self,
+        request: _package_pb2.UpdatePackageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_pb2.UpdatePackageResponse, _abc.Awaitable[_package_pb2.UpdatePackageResponse]]:
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION,
+        INITIAL_REQUIRED.
+        """
+
+    @_abc_1.abstractmethod
+    def DeletePackage(
+        self,
+        request: _package_pb2.DeletePackageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_pb2.DeletePackageResponse, _abc.Awaitable[_package_pb2.DeletePackageResponse]]:
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDeletePackages(
+        self,
+        request: _package_pb2.BatchDeletePackagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_pb2.BatchDeletePackagesResponse, _abc.Awaitable[_package_pb2.BatchDeletePackagesResponse]]:
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def RestorePackage(
+        self,
+        request: _package_pb2.RestorePackageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_pb2.RestorePackageResponse, _abc.Awaitable[_package_pb2.RestorePackageResponse]]:
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgePackage(
+        self,
+        request: _package_pb2.PurgePackageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_pb2.PurgePackageResponse, _abc.Awaitable[_package_pb2.PurgePackageResponse]]:
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPackageHistories(
+        self,
+        request: _package_history_pb2.ListPackageHistoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_history_pb2.ListPackageHistoriesResponse, _abc.Awaitable[_package_history_pb2.ListPackageHistoriesResponse]]:
+        """Lists package histories, which are never changed.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPackageHistory(
+        self,
+        request: _package_history_pb2.GetPackageHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_history_pb2.GetPackageHistoryResponse, _abc.Awaitable[_package_history_pb2.GetPackageHistoryResponse]]:
+        """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
+
+    @_abc_1.abstractmethod
+    def ListPlans(
+        self,
+        request: _plan_pb2.ListPlansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_plan_pb2.ListPlansResponse, _abc.Awaitable[_plan_pb2.ListPlansResponse]]:
+        """Lists plans.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPlan(
+        self,
+        request: _plan_pb2.GetPlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_plan_pb2.GetPlanResponse, _abc.Awaitable[_plan_pb2.GetPlanResponse]]:
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+        """
+
+    @_abc_1.abstractmethod
+    def CreatePlan(
+        self,
+        request: _plan_pb2.CreatePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_plan_pb2.CreatePlanResponse, _abc.Awaitable[_plan_pb2.CreatePlanResponse]]:
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdatePlan(
+        self,
+        request: _plan_pb2.UpdatePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_plan_pb2.UpdatePlanResponse, _abc.Awaitable[_plan_pb2.UpdatePlanResponse]]:
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def DeletePlan(
+        self,
+        request: _plan_pb2.DeletePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_plan_pb2.DeletePlanResponse, _abc.Awaitable[_plan_pb2.DeletePlanResponse]]:
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDeletePlans(
+        self,
+        request: _plan_pb2.BatchDeletePlansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_plan_pb2.BatchDeletePlansResponse, _abc.Awaitable[_plan_pb2.BatchDeletePlansResponse]]:
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def RestorePlan(
+        self,
+        request: _plan_pb2.RestorePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_plan_pb2.RestorePlanResponse, _abc.Awaitable[_plan_pb2.RestorePlanResponse]]:
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgePlan(
+        self,
+        request: _plan_pb2.PurgePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_plan_pb2.PurgePlanResponse, _abc.Awaitable[_plan_pb2.PurgePlanResponse]]:
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPackagePlans(
+        self,
+        request: _package_plan_pb2.ListPackagePlansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_plan_pb2.ListPackagePlansResponse, _abc.Awaitable[_package_plan_pb2.ListPackagePlansResponse]]:
+        """Lists package plans.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPackagePlan(
+        self,
+        request: _package_plan_pb2.GetPackagePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_plan_pb2.GetPackagePlanResponse, _abc.Awaitable[_package_plan_pb2.GetPackagePlanResponse]]:
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+        """
+
+    @_abc_1.abstractmethod
+    def CreatePackagePlan(
+        self,
+        request: _package_plan_pb2.CreatePackagePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_plan_pb2.CreatePackagePlanResponse, _abc.Awaitable[_package_plan_pb2.CreatePackagePlanResponse]]:
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION,
+        INITIAL_REQUIRED.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdatePackagePlan(
+        self,
+        request: _package_plan_pb2.UpdatePackagePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_plan_pb2.UpdatePackagePlanResponse, _abc.Awaitable[_package_plan_pb2.UpdatePackagePlanResponse]]:
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION,
+        INITIAL_REQUIRED.
+        """
+
+    @_abc_1.abstractmethod
+    def DeletePackagePlan(
+        self,
+        request: _package_plan_pb2.DeletePackagePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_plan_pb2.DeletePackagePlanResponse, _abc.Awaitable[_package_plan_pb2.DeletePackagePlanResponse]]:
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDeletePackagePlans(
+        self,
+        request: _package_plan_pb2.BatchDeletePackagePlansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_plan_pb2.BatchDeletePackagePlansResponse, _abc.Awaitable[_package_plan_pb2.BatchDeletePackagePlansResponse]]:
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def RestorePackagePlan(
+        self,
+        request: _package_plan_pb2.RestorePackagePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_plan_pb2.RestorePackagePlanResponse, _abc.Awaitable[_package_plan_pb2.RestorePackagePlanResponse]]:
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgePackagePlan(
+        self,
+        request: _package_plan_pb2.PurgePackagePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_plan_pb2.PurgePackagePlanResponse, _abc.Awaitable[_package_plan_pb2.PurgePackagePlanResponse]]:
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPackageFeatures(
+        self,
+        request: _package_feature_pb2.ListPackageFeaturesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_feature_pb2.ListPackageFeaturesResponse, _abc.Awaitable[_package_feature_pb2.ListPackageFeaturesResponse]]:
+        """Lists package features.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPackageFeature(
+        self,
+        request: _package_feature_pb2.GetPackageFeatureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_feature_pb2.GetPackageFeatureResponse, _abc.Awaitable[_package_feature_pb2.GetPackageFeatureResponse]]:
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, EXPAND_INVALID, MALFORMED_ID.
+        """
+
+    @_abc_1.abstractmethod
+    def CreatePackageFeature(
+        self,
+        request: _package_feature_pb2.CreatePackageFeatureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_feature_pb2.CreatePackageFeatureResponse, _abc.Awaitable[_package_feature_pb2.CreatePackageFeatureResponse]]:
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdatePackageFeature(
+        self,
+        request: _package_feature_pb2.UpdatePackageFeatureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_feature_pb2.UpdatePackageFeatureResponse, _abc.Awaitable[_package_feature_pb2.UpdatePackageFeatureResponse]]:
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def DeletePackageFeature(
+        self,
+        request: _package_feature_pb2.DeletePackageFeatureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_feature_pb2.DeletePackageFeatureResponse, _abc.Awaitable[_package_feature_pb2.DeletePackageFeatureResponse]]:
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDeletePackageFeatures(
+        self,
+        request: _package_feature_pb2.BatchDeletePackageFeaturesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_feature_pb2.BatchDeletePackageFeaturesResponse, _abc.Awaitable[_package_feature_pb2.BatchDeletePackageFeaturesResponse]]:
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def RestorePackageFeature(
+        self,
+        request: _package_feature_pb2.RestorePackageFeatureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_feature_pb2.RestorePackageFeatureResponse, _abc.Awaitable[_package_feature_pb2.RestorePackageFeatureResponse]]:
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgePackageFeature(
+        self,
+        request: _package_feature_pb2.PurgePackageFeatureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_package_feature_pb2.PurgePackageFeatureResponse, _abc.Awaitable[_package_feature_pb2.PurgePackageFeatureResponse]]:
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCoupons(
+        self,
+        request: _coupon_pb2.ListCouponsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coupon_pb2.ListCouponsResponse, _abc.Awaitable[_coupon_pb2.ListCouponsResponse]]:
+        """Lists coupons.
+        Errors: FILTER_INVALID, ORDER_BY_INVALID, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCoupon(
+        self,
+        request: _coupon_pb2.GetCouponRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coupon_pb2.GetCouponResponse, _abc.Awaitable[_coupon_pb2.GetCouponResponse]]:
+        """Deleted ones too.
+        Errors: RESOURCE_NOT_FOUND, MALFORMED_ID.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateCoupon(
+        self,
+        request: _coupon_pb2.CreateCouponRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coupon_pb2.CreateCouponResponse, _abc.Awaitable[_coupon_pb2.CreateCouponResponse]]:
+        """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateCoupon(
+        self,
+        request: _coupon_pb2.UpdateCouponRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coupon_pb2.UpdateCouponResponse, _abc.Awaitable[_coupon_pb2.UpdateCouponResponse]]:
+        """Changes the fields of the mask.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, UPDATE_MASK_INVALID,
+        FIELD_IMMUTABLE, ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteCoupon(
+        self,
+        request: _coupon_pb2.DeleteCouponRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coupon_pb2.DeleteCouponResponse, _abc.Awaitable[_coupon_pb2.DeleteCouponResponse]]:
+        """Puts a row away; Restore brings it back. Deleting twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDeleteCoupons(
+        self,
+        request: _coupon_pb2.BatchDeleteCouponsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coupon_pb2.BatchDeleteCouponsResponse, _abc.Awaitable[_coupon_pb2.BatchDeleteCouponsResponse]]:
+        """Deletes up to 500 rows, all or none.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreCoupon(
+        self,
+        request: _coupon_pb2.RestoreCouponRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coupon_pb2.RestoreCouponResponse, _abc.Awaitable[_coupon_pb2.RestoreCouponResponse]]:
+        """Brings a deleted row back. Restoring twice is fine.
+        Errors: RESOURCE_NOT_FOUND, ALREADY_EXISTS, REFERENCE_NOT_FOUND,
+        REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeCoupon(
+        self,
+        request: _coupon_pb2.PurgeCouponRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coupon_pb2.PurgeCouponResponse, _abc.Awaitable[_coupon_pb2.PurgeCouponResponse]]:
+        """Removes a row for good. Refused while other rows refer to it, deleted
+        ones included.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
+        CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def GetFeaturePopups(
+        self,
+        request: _feature_popup_display_pb2.GetFeaturePopupsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_popup_display_pb2.GetFeaturePopupsResponse, _abc.Awaitable[_feature_popup_display_pb2.GetFeaturePopupsResponse]]:
+        """The popups to show a user now, those of higher priority first: active ones
+        of active features that the user has not dismissed, or (MULTI_TIME) whose
+        dismissal is over.
+        """
+
+    @_abc_1.abstractmethod
+    def DismissFeaturePopup(
+        self,
+        request: _feature_popup_display_pb2.DismissFeaturePopupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_popup_display_pb2.DismissFeaturePopupResponse, _abc.Awaitable[_feature_popup_display_pb2.DismissFeaturePopupResponse]]:
+        """A user has seen a popup. SINGLE_TIME: for ever. MULTI_TIME: until the time
+        given, or for a day. Again, the later of the two counts.
+        Errors: RESOURCE_NOT_FOUND, FIELD_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def ApplyCatalog(
+        self,
+        request: _catalog_document_pb2.ApplyCatalogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_document_pb2.ApplyCatalogResponse, _abc.Awaitable[_catalog_document_pb2.ApplyCatalogResponse]]:
+        """Makes the catalog like a document, in one transaction, or tells what that
+        would change. Rows are known by their value (plans by name, coupons by
+        code, a package's plans and features by both); those that the document
+        leaves out stay as they are, unless `prune`. Applied again, it changes
+        nothing.
+        Errors: REFERENCE_NOT_FOUND, ALREADY_EXISTS, FIELD_INVALID, CYCLE,
+        STILL_REFERENCED, INITIAL_REQUIRED, REQUEST_ID_REUSED, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportCatalog(
+        self,
+        request: _catalog_document_pb2.ExportCatalogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_document_pb2.ExportCatalogResponse, _abc.Awaitable[_catalog_document_pb2.ExportCatalogResponse]]:
+        """The whole catalog as a document for ApplyCatalog.
+        Errors: FIELD_INVALID when it has more rows than a document may.
+        """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

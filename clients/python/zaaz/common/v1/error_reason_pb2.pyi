@@ -191,6 +191,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A row would be its own ancestor. {"field": "parent_id", "id": "65f0…"}"""
     ERROR_REASON_ACTIVE_REQUIRED: _ErrorReason.ValueType  # 109
     """One row has to be active: activate another first. {"id": "65f0…"}"""
+    ERROR_REASON_INITIAL_REQUIRED: _ErrorReason.ValueType  # 110
+    """One of these rows has to be the initial one: make another initial first.
+    {"id": "65f0…"}
+    """
     ERROR_REASON_FEATURE_ENDPOINT_INACTIVE: _ErrorReason.ValueType  # 130
     """The endpoint is switched off. {"feature_endpoint": "chat.send"}"""
     ERROR_REASON_FEATURE_INACTIVE: _ErrorReason.ValueType  # 131
@@ -215,8 +219,42 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_TOO_MANY_WATCHERS: _ErrorReason.ValueType  # 137
     """As many watch as may. {"limit": "20000"}"""
+    ERROR_REASON_FEATURE_NOT_INCLUDED: _ErrorReason.ValueType  # 138
+    """The user's package does not include the endpoint's feature.
+    {"feature": "chat", "package_id": "65f0…"}
+    """
     ERROR_REASON_TICKET_INVALID: _ErrorReason.ValueType  # 140
     """The stream ticket has expired, or is not for this stream: ask for another. {}"""
+    ERROR_REASON_PACKAGE_NOT_SOLD: _ErrorReason.ValueType  # 150
+    """The package is not sold, or not for this plan. {"package_id": "65f0…", "plan_id": "65f0…"}"""
+    ERROR_REASON_CURRENCY_NOT_SOLD: _ErrorReason.ValueType  # 151
+    """The package has no price in this currency. {"currency": "BDT"}"""
+    ERROR_REASON_INITIAL_PACKAGE_MISSING: _ErrorReason.ValueType  # 152
+    """No package is initial, or it has no initial plan, or is switched off. {}"""
+    ERROR_REASON_SUBSCRIPTION_NOT_FOUND: _ErrorReason.ValueType  # 153
+    """The user has no package that runs. {"user_id": "65f0…"}"""
+    ERROR_REASON_COUPON_NOT_FOUND: _ErrorReason.ValueType  # 170
+    """No active coupon has this code. {"code": "WELCOME"}"""
+    ERROR_REASON_COUPON_EXPIRED: _ErrorReason.ValueType  # 171
+    """The coupon's time is over. {"code": "WELCOME", "valid_until_time": "2026-01-31T00:00:00Z"}"""
+    ERROR_REASON_COUPON_NOT_YET_VALID: _ErrorReason.ValueType  # 172
+    """The coupon's time is to come. {"code": "WELCOME", "valid_from_time": "2026-01-31T00:00:00Z"}"""
+    ERROR_REASON_COUPON_USED_UP: _ErrorReason.ValueType  # 173
+    """The coupon was used as often as it may be. {"code": "WELCOME", "limit": "100"}"""
+    ERROR_REASON_COUPON_USED_BY_USER: _ErrorReason.ValueType  # 174
+    """The user has used the coupon as often as one may. {"code": "WELCOME", "limit": "1"}"""
+    ERROR_REASON_COUPON_MINIMUM_NOT_MET: _ErrorReason.ValueType  # 175
+    """The price is below the coupon's minimum.
+    {"code": "WELCOME", "minimum_micros": "5000000", "price_micros": "3000000"}
+    """
+    ERROR_REASON_COUPON_NOT_FOR_PACKAGE: _ErrorReason.ValueType  # 176
+    """The coupon is for other packages. {"code": "WELCOME", "package_id": "65f0…"}"""
+    ERROR_REASON_COUPON_NOT_FOR_CURRENCY: _ErrorReason.ValueType  # 177
+    """The coupon is for other currencies. {"code": "WELCOME", "currency": "BDT"}"""
+    ERROR_REASON_COUPON_NOT_A_DISCOUNT: _ErrorReason.ValueType  # 178
+    """The coupon is worth credits: redeem it. {"code": "WELCOME"}"""
+    ERROR_REASON_COUPON_NOT_REDEEMABLE: _ErrorReason.ValueType  # 179
+    """The coupon makes purchases cheaper and is worth no credits. {"code": "WELCOME"}"""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call, an event or a frame was refused. Every error status carries a
@@ -393,6 +431,10 @@ ERROR_REASON_CYCLE: ErrorReason.ValueType  # 108
 """A row would be its own ancestor. {"field": "parent_id", "id": "65f0…"}"""
 ERROR_REASON_ACTIVE_REQUIRED: ErrorReason.ValueType  # 109
 """One row has to be active: activate another first. {"id": "65f0…"}"""
+ERROR_REASON_INITIAL_REQUIRED: ErrorReason.ValueType  # 110
+"""One of these rows has to be the initial one: make another initial first.
+{"id": "65f0…"}
+"""
 ERROR_REASON_FEATURE_ENDPOINT_INACTIVE: ErrorReason.ValueType  # 130
 """The endpoint is switched off. {"feature_endpoint": "chat.send"}"""
 ERROR_REASON_FEATURE_INACTIVE: ErrorReason.ValueType  # 131
@@ -417,6 +459,40 @@ watch anew without one. {}
 """
 ERROR_REASON_TOO_MANY_WATCHERS: ErrorReason.ValueType  # 137
 """As many watch as may. {"limit": "20000"}"""
+ERROR_REASON_FEATURE_NOT_INCLUDED: ErrorReason.ValueType  # 138
+"""The user's package does not include the endpoint's feature.
+{"feature": "chat", "package_id": "65f0…"}
+"""
 ERROR_REASON_TICKET_INVALID: ErrorReason.ValueType  # 140
 """The stream ticket has expired, or is not for this stream: ask for another. {}"""
+ERROR_REASON_PACKAGE_NOT_SOLD: ErrorReason.ValueType  # 150
+"""The package is not sold, or not for this plan. {"package_id": "65f0…", "plan_id": "65f0…"}"""
+ERROR_REASON_CURRENCY_NOT_SOLD: ErrorReason.ValueType  # 151
+"""The package has no price in this currency. {"currency": "BDT"}"""
+ERROR_REASON_INITIAL_PACKAGE_MISSING: ErrorReason.ValueType  # 152
+"""No package is initial, or it has no initial plan, or is switched off. {}"""
+ERROR_REASON_SUBSCRIPTION_NOT_FOUND: ErrorReason.ValueType  # 153
+"""The user has no package that runs. {"user_id": "65f0…"}"""
+ERROR_REASON_COUPON_NOT_FOUND: ErrorReason.ValueType  # 170
+"""No active coupon has this code. {"code": "WELCOME"}"""
+ERROR_REASON_COUPON_EXPIRED: ErrorReason.ValueType  # 171
+"""The coupon's time is over. {"code": "WELCOME", "valid_until_time": "2026-01-31T00:00:00Z"}"""
+ERROR_REASON_COUPON_NOT_YET_VALID: ErrorReason.ValueType  # 172
+"""The coupon's time is to come. {"code": "WELCOME", "valid_from_time": "2026-01-31T00:00:00Z"}"""
+ERROR_REASON_COUPON_USED_UP: ErrorReason.ValueType  # 173
+"""The coupon was used as often as it may be. {"code": "WELCOME", "limit": "100"}"""
+ERROR_REASON_COUPON_USED_BY_USER: ErrorReason.ValueType  # 174
+"""The user has used the coupon as often as one may. {"code": "WELCOME", "limit": "1"}"""
+ERROR_REASON_COUPON_MINIMUM_NOT_MET: ErrorReason.ValueType  # 175
+"""The price is below the coupon's minimum.
+{"code": "WELCOME", "minimum_micros": "5000000", "price_micros": "3000000"}
+"""
+ERROR_REASON_COUPON_NOT_FOR_PACKAGE: ErrorReason.ValueType  # 176
+"""The coupon is for other packages. {"code": "WELCOME", "package_id": "65f0…"}"""
+ERROR_REASON_COUPON_NOT_FOR_CURRENCY: ErrorReason.ValueType  # 177
+"""The coupon is for other currencies. {"code": "WELCOME", "currency": "BDT"}"""
+ERROR_REASON_COUPON_NOT_A_DISCOUNT: ErrorReason.ValueType  # 178
+"""The coupon is worth credits: redeem it. {"code": "WELCOME"}"""
+ERROR_REASON_COUPON_NOT_REDEEMABLE: ErrorReason.ValueType  # 179
+"""The coupon makes purchases cheaper and is worth no credits. {"code": "WELCOME"}"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

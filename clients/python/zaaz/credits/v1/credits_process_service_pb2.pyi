@@ -59,6 +59,8 @@ class AuthorizeUsageRequest(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     DISCONNECT_POLICY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    BYPASS_EXPIRY_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     user_id: _builtins.str
     feature_endpoint: _builtins.str
@@ -72,6 +74,14 @@ class AuthorizeUsageRequest(_message.Message):
     """Words of the request, held against the endpoint's or feature's limit."""
     disconnect_policy: _hold_pb2.DisconnectPolicy.ValueType
     """Unset: RELEASE."""
+    bypass_expiry: _builtins.bool
+    """Let a wallet pass whose subscription has expired. Takes the scope
+    wallet.bypass.
+    """
+    fresh: _builtins.bool
+    """Look the catalog up first, rather than going by what this server knows of
+    it, which is less than a second old.
+    """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """For how long. 1 s to 24 h; unset: 5 min."""
@@ -91,10 +101,12 @@ class AuthorizeUsageRequest(_message.Message):
         ttl: _duration_pb2.Duration | None = ...,
         disconnect_policy: _hold_pb2.DisconnectPolicy.ValueType = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        bypass_expiry: _builtins.bool = ...,
+        fresh: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ai_model", b"ai_model", "disconnect_policy", b"disconnect_policy", "feature_endpoint", b"feature_endpoint", "labels", b"labels", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "request_id", b"request_id", "ttl", b"ttl", "user_id", b"user_id", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ai_model", b"ai_model", "bypass_expiry", b"bypass_expiry", "disconnect_policy", b"disconnect_policy", "feature_endpoint", b"feature_endpoint", "fresh", b"fresh", "labels", b"labels", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "request_id", b"request_id", "ttl", b"ttl", "user_id", b"user_id", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,7 +186,8 @@ class Denial(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     reason: _error_reason_pb2.ErrorReason.ValueType
     """INSUFFICIENT_CREDITS, WALLET_EXPIRED, FEATURE_ENDPOINT_INACTIVE,
-    FEATURE_INACTIVE, AI_MODEL_INACTIVE, WORD_LIMIT_EXCEEDED or TOO_MANY_HOLDS.
+    FEATURE_INACTIVE, FEATURE_NOT_INCLUDED, AI_MODEL_INACTIVE,
+    WORD_LIMIT_EXCEEDED or TOO_MANY_HOLDS.
     """
     message: _builtins.str
     @_builtins.property
@@ -246,6 +259,8 @@ class CheckAccessRequest(_message.Message):
     MAX_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
+    BYPASS_EXPIRY_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     feature_endpoint: _builtins.str
     """The endpoint to be used, by its `value`. This or ai_model, or both."""
@@ -256,6 +271,14 @@ class CheckAccessRequest(_message.Message):
     max_output_tokens: _builtins.int
     words: _builtins.int
     """Words of the request, held against the endpoint's or feature's limit."""
+    bypass_expiry: _builtins.bool
+    """Let a wallet pass whose subscription has expired. Takes the scope
+    wallet.bypass.
+    """
+    fresh: _builtins.bool
+    """Look the catalog up first, rather than going by what this server knows of
+    it, which is less than a second old.
+    """
     def __init__(
         self,
         *,
@@ -265,10 +288,12 @@ class CheckAccessRequest(_message.Message):
         max_input_tokens: _builtins.int = ...,
         max_output_tokens: _builtins.int = ...,
         words: _builtins.int = ...,
+        bypass_expiry: _builtins.bool = ...,
+        fresh: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ai_model", b"ai_model", "feature_endpoint", b"feature_endpoint", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "user_id", b"user_id", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ai_model", b"ai_model", "bypass_expiry", b"bypass_expiry", "feature_endpoint", b"feature_endpoint", "fresh", b"fresh", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "user_id", b"user_id", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -93,7 +93,7 @@ class CreditsProcessServiceServicer:
         A refusal is an answer, not an error, and is not remembered: the same
         request_id may be allowed later.
         Errors: WALLET_NOT_FOUND, FEATURE_ENDPOINT_NOT_FOUND, PRICE_NOT_FOUND,
-        REQUEST_ID_REUSED, AMOUNT_OUT_OF_RANGE, CONTENTION.
+        REQUEST_ID_REUSED, AMOUNT_OUT_OF_RANGE, SCOPE_MISSING, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,7 @@ class CreditsProcessServiceStub:
     A refusal is an answer, not an error, and is not remembered: the same
     request_id may be allowed later.
     Errors: WALLET_NOT_FOUND, FEATURE_ENDPOINT_NOT_FOUND, PRICE_NOT_FOUND,
-    REQUEST_ID_REUSED, AMOUNT_OUT_OF_RANGE, CONTENTION.
+    REQUEST_ID_REUSED, AMOUNT_OUT_OF_RANGE, SCOPE_MISSING, CONTENTION.
     """
     CheckAccess: _grpc.UnaryUnaryMultiCallable[_credits_process_service_pb2.CheckAccessRequest, _credits_process_service_pb2.CheckAccessResponse]
     """The answer that AuthorizeUsage would give now, without a hold.
@@ -91,7 +91,7 @@ class CreditsProcessServiceAsyncStub(CreditsProcessServiceStub):
     A refusal is an answer, not an error, and is not remembered: the same
     request_id may be allowed later.
     Errors: WALLET_NOT_FOUND, FEATURE_ENDPOINT_NOT_FOUND, PRICE_NOT_FOUND,
-    REQUEST_ID_REUSED, AMOUNT_OUT_OF_RANGE, CONTENTION.
+    REQUEST_ID_REUSED, AMOUNT_OUT_OF_RANGE, SCOPE_MISSING, CONTENTION.
     """
     CheckAccess: _aio.UnaryUnaryMultiCallable[_credits_process_service_pb2.CheckAccessRequest, _credits_process_service_pb2.CheckAccessResponse]  # type: ignore[assignment]
     """The answer that AuthorizeUsage would give now, without a hold.
@@ -145,7 +145,7 @@ class CreditsProcessServiceServicer(metaclass=_abc_1.ABCMeta):
         A refusal is an answer, not an error, and is not remembered: the same
         request_id may be allowed later.
         Errors: WALLET_NOT_FOUND, FEATURE_ENDPOINT_NOT_FOUND, PRICE_NOT_FOUND,
-        REQUEST_ID_REUSED, AMOUNT_OUT_OF_RANGE, CONTENTION.
+        REQUEST_ID_REUSED, AMOUNT_OUT_OF_RANGE, SCOPE_MISSING, CONTENTION.
         """
 
     @_abc_1.abstractmethod

@@ -146,12 +146,17 @@ class ConsumeCreditsRequest(_message.Message):
     FEATURE_ENDPOINT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    BYPASS_EXPIRY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     user_id: _builtins.str
     credits_micros: _builtins.int
     feature_endpoint: _builtins.str
     """The endpoint used, by its `value`."""
     reason: _builtins.str
+    bypass_expiry: _builtins.bool
+    """Let a wallet pass whose subscription has expired. Takes the scope
+    wallet.bypass.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -163,10 +168,11 @@ class ConsumeCreditsRequest(_message.Message):
         feature_endpoint: _builtins.str = ...,
         reason: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        bypass_expiry: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits_micros", b"credits_micros", "feature_endpoint", b"feature_endpoint", "labels", b"labels", "reason", b"reason", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass_expiry", b"bypass_expiry", "credits_micros", b"credits_micros", "feature_endpoint", b"feature_endpoint", "labels", b"labels", "reason", b"reason", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

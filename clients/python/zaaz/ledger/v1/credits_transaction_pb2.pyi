@@ -58,6 +58,8 @@ class _DecreaseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decrea
     """Credits set aside, or more of them: nothing leaves."""
     DECREASE_REASON_CAPTURE: _DecreaseReason.ValueType  # 6
     """The use behind a hold."""
+    DECREASE_REASON_PACKAGE_END: _DecreaseReason.ValueType  # 7
+    """A package's period ended: nothing leaves."""
 
 class DecreaseReason(_DecreaseReason, metaclass=_DecreaseReasonEnumTypeWrapper):
     """Why credits left."""
@@ -75,6 +77,8 @@ DECREASE_REASON_HOLD: DecreaseReason.ValueType  # 5
 """Credits set aside, or more of them: nothing leaves."""
 DECREASE_REASON_CAPTURE: DecreaseReason.ValueType  # 6
 """The use behind a hold."""
+DECREASE_REASON_PACKAGE_END: DecreaseReason.ValueType  # 7
+"""A package's period ended: nothing leaves."""
 Global___DecreaseReason: _TypeAlias = DecreaseReason  # noqa: Y015
 
 @_typing.final
@@ -138,6 +142,8 @@ class CreditsTransaction(_message.Message):
     GRANT_EXPIRES_TIME_FIELD_NUMBER: _builtins.int
     HOLD_ID_FIELD_NUMBER: _builtins.int
     HELD_CHANGE_MICROS_FIELD_NUMBER: _builtins.int
+    PACKAGE_ID_FIELD_NUMBER: _builtins.int
+    PACKAGE_HISTORY_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """ObjectId as 24 hex digits."""
     user_id: _builtins.str
@@ -194,6 +200,10 @@ class CreditsTransaction(_message.Message):
     """The hold that it placed, extended or ended."""
     held_change_micros: _builtins.int
     """The change of held_micros, signed."""
+    package_id: _builtins.str
+    """The package in force."""
+    package_history_id: _builtins.str
+    """The PackageHistory with the package's terms."""
     @_builtins.property
     def grant_movements(self) -> _containers.RepeatedCompositeFieldContainer[_grant_pb2.GrantMovement]:
         """What it moved in which grants. Their sum less the change of the debt is
@@ -252,10 +262,12 @@ class CreditsTransaction(_message.Message):
         grant_expires_time: _timestamp_pb2.Timestamp | None = ...,
         hold_id: _builtins.str = ...,
         held_change_micros: _builtins.int = ...,
+        package_id: _builtins.str = ...,
+        package_history_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "grant_expires_time", b"grant_expires_time", "occurred_time", b"occurred_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_after_micros", b"balance_after_micros", "chain", b"chain", "client_id", b"client_id", "counter_account", b"counter_account", "created_time", b"created_time", "credits_micros", b"credits_micros", "debt_after_micros", b"debt_after_micros", "decrease_reason", b"decrease_reason", "decrease_source", b"decrease_source", "email", b"email", "grant_expires_time", b"grant_expires_time", "grant_movements", b"grant_movements", "grant_priority", b"grant_priority", "held_after_micros", b"held_after_micros", "held_change_micros", b"held_change_micros", "hold_id", b"hold_id", "id", b"id", "increase_source", b"increase_source", "is_active", b"is_active", "is_deleted", b"is_deleted", "labels", b"labels", "occurred_time", b"occurred_time", "payment_transaction_id", b"payment_transaction_id", "plan_id", b"plan_id", "reason", b"reason", "request_id", b"request_id", "reverses_id", b"reverses_id", "sequence", b"sequence", "shortfall_micros", b"shortfall_micros", "type", b"type", "usage_key", b"usage_key", "user_id", b"user_id", "user_wallet_id", b"user_wallet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_after_micros", b"balance_after_micros", "chain", b"chain", "client_id", b"client_id", "counter_account", b"counter_account", "created_time", b"created_time", "credits_micros", b"credits_micros", "debt_after_micros", b"debt_after_micros", "decrease_reason", b"decrease_reason", "decrease_source", b"decrease_source", "email", b"email", "grant_expires_time", b"grant_expires_time", "grant_movements", b"grant_movements", "grant_priority", b"grant_priority", "held_after_micros", b"held_after_micros", "held_change_micros", b"held_change_micros", "hold_id", b"hold_id", "id", b"id", "increase_source", b"increase_source", "is_active", b"is_active", "is_deleted", b"is_deleted", "labels", b"labels", "occurred_time", b"occurred_time", "package_history_id", b"package_history_id", "package_id", b"package_id", "payment_transaction_id", b"payment_transaction_id", "plan_id", b"plan_id", "reason", b"reason", "request_id", b"request_id", "reverses_id", b"reverses_id", "sequence", b"sequence", "shortfall_micros", b"shortfall_micros", "type", b"type", "usage_key", b"usage_key", "user_id", b"user_id", "user_wallet_id", b"user_wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!zaaz/ledger/v1/wallet_alert.proto\x12\x0ezaaz.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\x02\n\x0bWalletAlert\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x33\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.zaaz.ledger.v1.WalletAlertKindR\x04kind\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12$\n\x0euser_wallet_id\x18\x04 \x01(\tR\x0cuserWalletId\x12\x1a\n\x08sequence\x18\x05 \x01(\x03R\x08sequence\x12%\n\x0e\x63redits_micros\x18\x06 \x01(\x03R\rcreditsMicros\x12\x19\n\x08grant_id\x18\x07 \x01(\tR\x07grantId\x12\x12\n\x04\x64\x61ys\x18\x08 \x01(\x05R\x04\x64\x61ys\x12.\n\x04time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12=\n\x0c\x65xpires_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime*\xc7\x01\n\x0fWalletAlertKind\x12!\n\x1dWALLET_ALERT_KIND_UNSPECIFIED\x10\x00\x12!\n\x1dWALLET_ALERT_KIND_LOW_BALANCE\x10\x01\x12\x1f\n\x1bWALLET_ALERT_KIND_EXHAUSTED\x10\x02\x12%\n!WALLET_ALERT_KIND_CREDITS_EXPIRED\x10\x03\x12&\n\"WALLET_ALERT_KIND_CREDITS_EXPIRING\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!zaaz/ledger/v1/wallet_alert.proto\x12\x0ezaaz.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\x03\n\x0bWalletAlert\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x33\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.zaaz.ledger.v1.WalletAlertKindR\x04kind\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12$\n\x0euser_wallet_id\x18\x04 \x01(\tR\x0cuserWalletId\x12\x1a\n\x08sequence\x18\x05 \x01(\x03R\x08sequence\x12%\n\x0e\x63redits_micros\x18\x06 \x01(\x03R\rcreditsMicros\x12\x19\n\x08grant_id\x18\x07 \x01(\tR\x07grantId\x12\x12\n\x04\x64\x61ys\x18\x08 \x01(\x05R\x04\x64\x61ys\x12.\n\x04time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12=\n\x0c\x65xpires_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime\x12\x1d\n\npackage_id\x18\x0b \x01(\tR\tpackageId*\x96\x02\n\x0fWalletAlertKind\x12!\n\x1dWALLET_ALERT_KIND_UNSPECIFIED\x10\x00\x12!\n\x1dWALLET_ALERT_KIND_LOW_BALANCE\x10\x01\x12\x1f\n\x1bWALLET_ALERT_KIND_EXHAUSTED\x10\x02\x12%\n!WALLET_ALERT_KIND_CREDITS_EXPIRED\x10\x03\x12&\n\"WALLET_ALERT_KIND_CREDITS_EXPIRING\x10\x04\x12%\n!WALLET_ALERT_KIND_PACKAGE_EXPIRED\x10\x05\x12&\n\"WALLET_ALERT_KIND_PACKAGE_EXPIRING\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'zaaz.ledger.v1.wallet_alert_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WALLETALERTKIND']._serialized_start=460
-  _globals['_WALLETALERTKIND']._serialized_end=659
+  _globals['_WALLETALERTKIND']._serialized_start=491
+  _globals['_WALLETALERTKIND']._serialized_end=769
   _globals['_WALLETALERT']._serialized_start=87
-  _globals['_WALLETALERT']._serialized_end=457
+  _globals['_WALLETALERT']._serialized_end=488
 # @@protoc_insertion_point(module_scope)

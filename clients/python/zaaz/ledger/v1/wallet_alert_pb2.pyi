@@ -35,6 +35,10 @@ class _WalletAlertKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Walle
     """Credits of a grant ran out of time."""
     WALLET_ALERT_KIND_CREDITS_EXPIRING: _WalletAlertKind.ValueType  # 4
     """Credits of a grant will run out of time within some days."""
+    WALLET_ALERT_KIND_PACKAGE_EXPIRED: _WalletAlertKind.ValueType  # 5
+    """A package's period ended."""
+    WALLET_ALERT_KIND_PACKAGE_EXPIRING: _WalletAlertKind.ValueType  # 6
+    """A package's period will end within some days, and nothing is to follow."""
 
 class WalletAlertKind(_WalletAlertKind, metaclass=_WalletAlertKindEnumTypeWrapper):
     """What a wallet's user should know."""
@@ -50,6 +54,10 @@ WALLET_ALERT_KIND_CREDITS_EXPIRED: WalletAlertKind.ValueType  # 3
 """Credits of a grant ran out of time."""
 WALLET_ALERT_KIND_CREDITS_EXPIRING: WalletAlertKind.ValueType  # 4
 """Credits of a grant will run out of time within some days."""
+WALLET_ALERT_KIND_PACKAGE_EXPIRED: WalletAlertKind.ValueType  # 5
+"""A package's period ended."""
+WALLET_ALERT_KIND_PACKAGE_EXPIRING: WalletAlertKind.ValueType  # 6
+"""A package's period will end within some days, and nothing is to follow."""
 Global___WalletAlertKind: _TypeAlias = WalletAlertKind  # noqa: Y015
 
 @_typing.final
@@ -68,6 +76,7 @@ class WalletAlert(_message.Message):
     DAYS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     EXPIRES_TIME_FIELD_NUMBER: _builtins.int
+    PACKAGE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """ObjectId as 24 hex digits."""
     kind: Global___WalletAlertKind.ValueType
@@ -80,7 +89,9 @@ class WalletAlert(_message.Message):
     grant_id: _builtins.str
     """The grant, of alerts about one."""
     days: _builtins.int
-    """Within how many days, of CREDITS_EXPIRING."""
+    """Within how many days, of CREDITS_EXPIRING and PACKAGE_EXPIRING."""
+    package_id: _builtins.str
+    """The package, of alerts about one."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -102,10 +113,11 @@ class WalletAlert(_message.Message):
         days: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         expires_time: _timestamp_pb2.Timestamp | None = ...,
+        package_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_time", b"expires_time", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits_micros", b"credits_micros", "days", b"days", "expires_time", b"expires_time", "grant_id", b"grant_id", "id", b"id", "kind", b"kind", "sequence", b"sequence", "time", b"time", "user_id", b"user_id", "user_wallet_id", b"user_wallet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits_micros", b"credits_micros", "days", b"days", "expires_time", b"expires_time", "grant_id", b"grant_id", "id", b"id", "kind", b"kind", "package_id", b"package_id", "sequence", b"sequence", "time", b"time", "user_id", b"user_id", "user_wallet_id", b"user_wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

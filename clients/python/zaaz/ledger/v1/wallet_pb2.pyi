@@ -95,6 +95,7 @@ class Wallet(_message.Message):
     CREATED_TIME_FIELD_NUMBER: _builtins.int
     UPDATED_TIME_FIELD_NUMBER: _builtins.int
     HOLDS_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """ObjectId as 24 hex digits."""
     user_id: _builtins.str
@@ -155,6 +156,10 @@ class Wallet(_message.Message):
     def holds(self) -> _containers.RepeatedCompositeFieldContainer[_hold_pb2.Hold]:
         """Those that are active."""
 
+    @_builtins.property
+    def subscription(self) -> Global___Subscription:
+        """The package's period that runs now; unset: none does."""
+
     def __init__(
         self,
         *,
@@ -181,11 +186,69 @@ class Wallet(_message.Message):
         created_time: _timestamp_pb2.Timestamp | None = ...,
         updated_time: _timestamp_pb2.Timestamp | None = ...,
         holds: _abc.Iterable[_hold_pb2.Hold] | None = ...,
+        subscription: Global___Subscription | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "expires_time", b"expires_time", "updated_time", b"updated_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "expires_time", b"expires_time", "subscription", b"subscription", "updated_time", b"updated_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_micros", b"available_micros", "chain", b"chain", "created_time", b"created_time", "credits_micros", b"credits_micros", "debt_micros", b"debt_micros", "email", b"email", "etag", b"etag", "expires_time", b"expires_time", "grants", b"grants", "held_micros", b"held_micros", "holds", b"holds", "id", b"id", "initial_credits_given", b"initial_credits_given", "initial_package_given", b"initial_package_given", "is_deleted", b"is_deleted", "low_balance_threshold_micros", b"low_balance_threshold_micros", "overdraft_policy", b"overdraft_policy", "package_id", b"package_id", "plan_id", b"plan_id", "sequence", b"sequence", "type", b"type", "updated_time", b"updated_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_micros", b"available_micros", "chain", b"chain", "created_time", b"created_time", "credits_micros", b"credits_micros", "debt_micros", b"debt_micros", "email", b"email", "etag", b"etag", "expires_time", b"expires_time", "grants", b"grants", "held_micros", b"held_micros", "holds", b"holds", "id", b"id", "initial_credits_given", b"initial_credits_given", "initial_package_given", b"initial_package_given", "is_deleted", b"is_deleted", "low_balance_threshold_micros", b"low_balance_threshold_micros", "overdraft_policy", b"overdraft_policy", "package_id", b"package_id", "plan_id", b"plan_id", "sequence", b"sequence", "subscription", b"subscription", "type", b"type", "updated_time", b"updated_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Wallet: _TypeAlias = Wallet  # noqa: Y015
+
+@_typing.final
+class Subscription(_message.Message):
+    """A period of a package."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PACKAGE_ID_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    PACKAGE_PLAN_ID_FIELD_NUMBER: _builtins.int
+    PACKAGE_HISTORY_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRES_TIME_FIELD_NUMBER: _builtins.int
+    IS_CANCELED_FIELD_NUMBER: _builtins.int
+    NEXT_PACKAGE_ID_FIELD_NUMBER: _builtins.int
+    NEXT_PLAN_ID_FIELD_NUMBER: _builtins.int
+    NEXT_PACKAGE_HISTORY_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The CreditsTransaction that began it."""
+    package_id: _builtins.str
+    plan_id: _builtins.str
+    package_plan_id: _builtins.str
+    package_history_id: _builtins.str
+    """The PackageHistory with the terms that it was sold under."""
+    is_canceled: _builtins.bool
+    """It is to end then."""
+    next_package_id: _builtins.str
+    """What starts then; empty: nothing."""
+    next_plan_id: _builtins.str
+    next_package_history_id: _builtins.str
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def expires_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        package_id: _builtins.str = ...,
+        plan_id: _builtins.str = ...,
+        package_plan_id: _builtins.str = ...,
+        package_history_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        expires_time: _timestamp_pb2.Timestamp | None = ...,
+        is_canceled: _builtins.bool = ...,
+        next_package_id: _builtins.str = ...,
+        next_plan_id: _builtins.str = ...,
+        next_package_history_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_time", b"expires_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_time", b"expires_time", "id", b"id", "is_canceled", b"is_canceled", "next_package_history_id", b"next_package_history_id", "next_package_id", b"next_package_id", "next_plan_id", b"next_plan_id", "package_history_id", b"package_history_id", "package_id", b"package_id", "package_plan_id", b"package_plan_id", "plan_id", b"plan_id", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Subscription: _TypeAlias = Subscription  # noqa: Y015
