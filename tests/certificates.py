@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -25,9 +26,10 @@ class Certified(NamedTuple):
 class Authority:
     """Certifies for this machine, by either of its names."""
 
-    def __init__(self, name: str = "zaaz test authority") -> None:
+    def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name(name)
+        # Issuers are looked up by their names: two that share one are taken for each other.
+        self._name = _name(f"zaaz test authority {uuid4()}")
         constraints = x509.BasicConstraints(ca=True, path_length=0)
         self._certificate = (
             _builder(self._name, self._name, self._key)

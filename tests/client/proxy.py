@@ -22,14 +22,18 @@ class CuttingProxy:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for end in self._ends:
-            end.transport.abort()
+        self.cut_all()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
     def target(self) -> str:
         assert self._server is not None
         return "{}:{}".format(*self._server.sockets[0].getsockname())
+
+    def cut_all(self) -> None:
+        """Break every connection there is."""
+        for end in self._ends:
+            end.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -9,6 +9,7 @@ Messages come from the generated packages (`zaaz.wallet.v1.wallet_service_pb2`
 and so on); errors are in `zaaz_client.errors`, drawn at its top.
 """
 
+from zaaz_client.api_key import ApiKey, KeyFile
 from zaaz_client.client import DEFAULT_TIMEOUT_SECONDS, ZaazClient
 from zaaz_client.credit_process import Charge, CreditProcess, CreditProcessSettings
 from zaaz_client.errors import (
@@ -22,6 +23,7 @@ from zaaz_client.errors import (
     InsufficientCredits,
     InternalError,
     InvalidRequest,
+    KeyReplaced,
     NotFound,
     OffsetOutOfRange,
     PriceNotFound,
@@ -38,6 +40,7 @@ from zaaz_client.errors import (
 )
 from zaaz_client.process_errors import NotAuthorized, UsageNotReported
 from zaaz_client.status import from_rpc_error, from_status
+from zaaz_client.tls import Tls
 from zaaz_client.usage_results import RejectedEvent, RejectedHandler, UsageCounters
 from zaaz_client.usage_settings import UsageStreamSettings
 from zaaz_client.usage_stream import UsageStream
@@ -53,6 +56,7 @@ from zaaz_client.watch import (
 __all__ = [
     "DEFAULT_TIMEOUT_SECONDS",
     "AccessRefused",
+    "ApiKey",
     "BufferFull",
     "Charge",
     "Contention",
@@ -65,6 +69,8 @@ __all__ = [
     "InsufficientCredits",
     "InternalError",
     "InvalidRequest",
+    "KeyFile",
+    "KeyReplaced",
     "NotAuthorized",
     "NotFound",
     "OffsetOutOfRange",
@@ -75,6 +81,7 @@ __all__ = [
     "ResyncRequired",
     "Stalled",
     "StreamClosed",
+    "Tls",
     "TooManyWatchers",
     "Unavailable",
     "UsageCounters",

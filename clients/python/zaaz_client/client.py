@@ -17,12 +17,15 @@ from zaaz.ledger.v1.hold_pb2 import DISCONNECT_POLICY_CAPTURE_REPORTED, Disconne
 from zaaz.wallet.v1.statement_service_pb2_grpc import StatementServiceStub
 from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceStub
 
+from zaaz_client.api_key import ApiKey, Authorization
 from zaaz_client.channel import TypedChannel, connect
 from zaaz_client.credit_process import (
     DEFAULT_PROCESS_SETTINGS,
     CreditProcess,
     CreditProcessSettings,
 )
+from zaaz_client.observing import Telemetry
+from zaaz_client.tls import Tls
 from zaaz_client.usage_results import RejectedHandler
 from zaaz_client.usage_settings import DEFAULT_SETTINGS, UsageStreamSettings
 from zaaz_client.usage_stream import UsageStream
@@ -75,31 +78,42 @@ class ZaazClient:
             wallet = await client.wallets.GetWallet(GetWalletRequest(user_id=user_id))
 
     `target`: host:port, or a gRPC name with its scheme (dns:, unix:).
+    `api_key`: the key, or what gives the newest: KeyFile(path), or a function
+    that is asked before each call and must be quick. Calls that are refused for
+    their key are made again when there is another by then.
     `tls`: None encrypts unless the target is on this machine; True uses the
-    system's root certificates, PEM bytes others, False sends the key in clear.
+    system's root certificates, PEM bytes others, a Tls those in files that may
+    be replaced, and a certificate of this client's own; False sends the key in
+    clear.
     `timeout_seconds`: deadline of unary calls that pass no `timeout`.
+    `telemetry`: told of every call, as by zaaz_client.otel.OpenTelemetry().
     Calls raise ZaazError; ValueError is raised here for a key that no header
-    could carry.
+    could carry. `async with` raises it for a key or certificates that make no
+    sense, and OSError for files that cannot be read.
     """
 
     def __init__(
         self,
         target: str,
-        api_key: str,
+        api_key: ApiKey,
         *,
-        tls: bool | bytes | None = None,
+        tls: bool | bytes | Tls | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        if not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
-            raise ValueError("api_key must be printable ASCII without spaces or line ends")
         self.target = target
-        self._api_key = api_key
+        self._authorization = Authorization(api_key)
         self._tls = tls
         self._timeout_seconds = timeout_seconds
+        self._telemetry = telemetry
         self._open: _Open | None = None
 
     async def __aenter__(self) -> Self:
-        self._open = _Open.on(connect(self.target, self._api_key, self._tls, self._timeout_seconds))
+        self._authorization.open()
+        channel = connect(
+            self.target, self._authorization, self._tls, self._timeout_seconds, self._telemetry
+        )
+        self._open = _Open.on(channel)
         return self
 
     async def __aexit__(
@@ -129,7 +143,10 @@ class ZaazClient:
         stream at a time; give it again to go on where it stopped.
         `on_rejected` is called with each event that the server refuses.
         """
-        return UsageStream(self.channel, writer_id, on_rejected=on_rejected, settings=settings)
+        stream = UsageStream(self.channel, writer_id, on_rejected=on_rejected, settings=settings)
+        if self._telemetry is not None:
+            self._telemetry.opened(stream)
+        return stream
 
     def credit_process(
         self,

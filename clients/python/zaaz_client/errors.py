@@ -4,6 +4,7 @@
     ZaazError                      code, reason, message, metadata, violations, retry_delay
      |- Unavailable                nobody answers; retry
      |   |- DependencyUnavailable  Draining  Stalled (the SDK gave up waiting)
+     |   |- KeyReplaced            a stream's key ended and there is a newer one: open it again
      |   |- Overloaded
      |       |- RateLimited  TooManyWatchers
      |- DeadlineExceeded           may have taken effect; retry with the same request_id
@@ -22,16 +23,25 @@
      |   |- WalletNotFound  TransactionNotFound  UsageNotFound  PriceNotFound
      |   |- FeatureEndpointNotFound  HoldNotFound  ApiKeyNotFound  RejectedUsageNotFound
      |   |- ResourceNotFound  ReferenceNotFound  RouteNotFound
+     |   |- CouponNotFound  SubscriptionNotFound
      |- KeyReused                  same key, another payload
      |   |- RequestIdReused  UsageKeyReused
      |- Conflict                   the state is not what the request assumes
      |   |- Contention (retry)  EtagMismatch  AlreadyReversed  NotReversible
      |   |- OffsetOutOfRange  WriterFenced  HoldEnded  ResyncRequired
      |   |- AlreadyExists  StillReferenced  Cycle  ActiveRequired  LedgerImmutable
+     |   |- InitialRequired
      |- CreditsRefused             the wallet does not allow it
      |   |- InsufficientCredits  WalletExpired  TooManyGrants  TooManyHolds
      |- UsageRefused               switched off, or too large for the user's tier
      |   |- FeatureEndpointInactive  FeatureInactive  AiModelInactive  WordLimitExceeded
+     |   |- FeatureNotIncluded
+     |- PurchaseRefused            it cannot be bought, or not so
+     |   |- PackageNotSold  CurrencyNotSold  InitialPackageMissing
+     |   |- CouponRefused
+     |       |- CouponExpired  CouponNotYetValid  CouponUsedUp  CouponUsedByUser
+     |       |- CouponMinimumNotMet  CouponNotForPackage  CouponNotForCurrency
+     |       |- CouponNotADiscount  CouponNotRedeemable
      |- NotAuthorized              `credit_process` may not begin; `denials` has every reason
      |- UsageNotReported           it ended and nobody said what it used
      |- StreamClosed               send() after close(), or the client was closed
@@ -39,7 +49,7 @@
 
 One class for each value of `zaaz.common.v1.ErrorReason`; those of the
 catalog, of rows that are edited and of REST are in `resource_errors`, those of
-`credit_process` in `process_errors`. A reason that is newer than this SDK
+what is sold in `offer_errors`, those of `credit_process` in `process_errors`. A reason that is newer than this SDK
 arrives as the class of its gRPC code, so that catching a family keeps working.
 """
 
@@ -164,6 +174,10 @@ class Draining(Unavailable):
 
 class Stalled(Unavailable):
     """The SDK gave up: nothing was acknowledged for as long as the caller allows."""
+
+
+class KeyReplaced(Unavailable):
+    """A stream was refused for its API key, and by now there is another: open it again."""
 
 
 class DeadlineExceeded(ZaazError):

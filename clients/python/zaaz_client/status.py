@@ -1,7 +1,8 @@
 """From gRPC's errors to the SDK's, in one place."""
 
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -17,6 +18,8 @@ from zaaz_client.errors import (
     ZaazError,
 )
 
+Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
+
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 _DOMAIN: Final = "zaaz"
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
@@ -27,7 +30,12 @@ _TOO_LARGE_MARKS: Final = ("message larger than max", "larger than the limit")
 def from_rpc_error(error: grpc.aio.AioRpcError) -> ZaazError:
     """The typed error of a failed call."""
     message = error.details() or error.code().name.lower().replace("_", " ")
-    return _make(error.code(), message, _status_of(error))
+    return _make(error.code(), message, _status_in(error.trailing_metadata()))
+
+
+def reason_in(trailing_metadata: Metadata | None) -> str:
+    """The reason that a failed call ended with; empty where the transport failed."""
+    return _details(grpc.StatusCode.UNKNOWN, _status_in(trailing_metadata)).reason
 
 
 def from_status(status: status_pb2.Status) -> ZaazError:
@@ -36,8 +44,8 @@ def from_status(status: status_pb2.Status) -> ZaazError:
     return _make(code, status.message or code_pb2.Code.Name(code.value[0]), status)
 
 
-def _status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status:
-    for key, value in error.trailing_metadata() or ():
+def _status_in(trailing_metadata: Metadata | None) -> status_pb2.Status:
+    for key, value in trailing_metadata or ():
         if key == _DETAILS_KEY and isinstance(value, bytes):
             try:
                 return status_pb2.Status.FromString(value)
