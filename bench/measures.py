@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bench.compare.contest import compare
 from bench.gateway import CLIENTS, stream_memory
 from bench.memory import memory
 from bench.setting import Bench, Plan, bench_of, tell
@@ -59,6 +60,12 @@ MEASURES = (
         "gateway memory of an idle client of server-sent events, a wallet each",
         "under 60 KiB a client",
         _stream_memory,
+    ),
+    Measure(
+        "compare",
+        "debits beside a naive service and medici, 64 callers each, 1,000 wallets and one",
+        "none",
+        compare,
     ),
 )
 

@@ -61,8 +61,8 @@ class Sample:
         ranked = sorted(self.latencies)
         return {
             "per_second": round(self.per_second),
-            "p50_ms": _milliseconds(ranked, 50),
-            "p99_ms": _milliseconds(ranked, 99),
+            "p50_ms": milliseconds(ranked, 50),
+            "p99_ms": milliseconds(ranked, 99),
             "cpu_micros": {
                 role: round(seconds * 1e6 / self.operations, 1)
                 for role, seconds in self.cpu.items()
@@ -140,6 +140,7 @@ def _median_run(samples: Sequence[Sample]) -> Sample:
     return sorted(samples, key=lambda sample: sample.per_second)[(len(samples) - 1) // 2]
 
 
-def _milliseconds(ranked: Sequence[float], percentile: int) -> float:
+def milliseconds(ranked: Sequence[float], percentile: int) -> float:
+    """That percentile of seconds which are in order."""
     place = min(len(ranked) - 1, len(ranked) * percentile // 100)
     return round(ranked[place] * 1_000, 2)

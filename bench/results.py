@@ -64,12 +64,18 @@ def _columns(rows: Sequence[Sequence[str]]) -> str:
 
 def _note(line: Line, shown: frozenset[str]) -> str:
     """What a line says beyond the columns."""
-    said = ", ".join(f"{name} {value}" for name, value in line.items() if name not in shown)
+    said = "; ".join(f"{name} {_cell(value)}" for name, value in line.items() if name not in shown)
     return f"- {line['name']}, {line['what']}: {said}" if said else ""
 
 
 def _rows(rows: Sequence[Line]) -> list[tuple[str, ...]]:
-    return [tuple(rows[0]), *(tuple(map(str, row.values())) for row in rows)]
+    return [tuple(rows[0]), *(tuple(map(_cell, row.values())) for row in rows)]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_cell(each)}" for name, each in value.items())
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 def _measure(line: Line) -> tuple[str, ...]:

@@ -20,11 +20,13 @@ FUNDS_MICROS = 10**15
 """More than any run takes: a refusal would be a mistake."""
 
 
-async def make_wallets(channel: grpc.aio.Channel, served: Served, count: int) -> list[str]:
+async def make_wallets(
+    channel: grpc.aio.Channel, served: Served, count: int, funds_micros: int = FUNDS_MICROS
+) -> list[str]:
     """The users of so many new wallets."""
     users = [str(ObjectId()) for _ in range(count)]
     waiting = iter(users)
-    maker = _Maker(channel, served)
+    maker = _Maker(channel, served, funds_micros)
     async with asyncio.TaskGroup() as callers:
         for _ in range(min(CALLERS, count)):
             callers.create_task(maker.make(waiting))
@@ -32,10 +34,11 @@ async def make_wallets(channel: grpc.aio.Channel, served: Served, count: int) ->
 
 
 class _Maker:
-    def __init__(self, channel: grpc.aio.Channel, served: Served) -> None:
+    def __init__(self, channel: grpc.aio.Channel, served: Served, funds_micros: int) -> None:
         self._wallets: Any = WalletServiceStub(channel)
         self._credits: Any = CreditsServiceStub(channel)
         self._metadata = served.metadata
+        self._funds_micros = funds_micros
 
     async def make(self, waiting: Iterator[str]) -> None:
         for user_id in waiting:
@@ -46,7 +49,7 @@ class _Maker:
             grant = credits_service_pb2.GrantCreditsRequest(
                 request_id=uuid4().hex,
                 user_id=user_id,
-                credits_micros=FUNDS_MICROS,
+                credits_micros=self._funds_micros,
                 source=INCREASE_SOURCE_PAYMENT,
             )
             await self._credits.GrantCredits(grant, metadata=self._metadata)
