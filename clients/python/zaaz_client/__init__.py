@@ -39,6 +39,17 @@ from zaaz_client.errors import (
     ZaazError,
 )
 from zaaz_client.process_errors import NotAuthorized, UsageNotReported
+from zaaz_client.spool import (
+    SpoolDamaged,
+    SpoolError,
+    SpoolFull,
+    SpoolInUse,
+    SpoolOfAnotherWriter,
+    SpoolSettings,
+    SpoolStatus,
+    WhenFull,
+    spooled_events,
+)
 from zaaz_client.status import from_rpc_error, from_status
 from zaaz_client.tls import Tls
 from zaaz_client.usage_results import RejectedEvent, RejectedHandler, UsageCounters
@@ -79,6 +90,13 @@ __all__ = [
     "RejectedHandler",
     "RequestIdReused",
     "ResyncRequired",
+    "SpoolDamaged",
+    "SpoolError",
+    "SpoolFull",
+    "SpoolInUse",
+    "SpoolOfAnotherWriter",
+    "SpoolSettings",
+    "SpoolStatus",
     "Stalled",
     "StreamClosed",
     "Tls",
@@ -96,9 +114,11 @@ __all__ = [
     "WalletUnchanged",
     "WalletWatch",
     "WatchSettings",
+    "WhenFull",
     "WriterFenced",
     "ZaazClient",
     "ZaazError",
     "from_rpc_error",
     "from_status",
+    "spooled_events",
 ]

@@ -25,6 +25,7 @@ from zaaz_client.credit_process import (
     CreditProcessSettings,
 )
 from zaaz_client.observing import Telemetry
+from zaaz_client.spool.settings import SpoolSettings
 from zaaz_client.tls import Tls
 from zaaz_client.usage_results import RejectedHandler
 from zaaz_client.usage_settings import DEFAULT_SETTINGS, UsageStreamSettings
@@ -136,14 +137,18 @@ class ZaazClient:
         *,
         on_rejected: RejectedHandler | None = None,
         settings: UsageStreamSettings = DEFAULT_SETTINGS,
+        spool: SpoolSettings | None = None,
     ) -> UsageStream:
         """A stream of usage events; `async with` opens it.
 
         `writer_id`: 1 to 128 printable ASCII characters, unique per client, one
         stream at a time; give it again to go on where it stopped.
         `on_rejected` is called with each event that the server refuses.
+        `spool` keeps events on disk until they are acknowledged.
         """
-        stream = UsageStream(self.channel, writer_id, on_rejected=on_rejected, settings=settings)
+        stream = UsageStream(
+            self.channel, writer_id, on_rejected=on_rejected, settings=settings, spool=spool
+        )
         if self._telemetry is not None:
             self._telemetry.opened(stream)
         return stream

@@ -46,10 +46,13 @@
      |- UsageNotReported           it ended and nobody said what it used
      |- StreamClosed               send() after close(), or the client was closed
      |- BufferFull                 send_nowait() found no room
+     |- SpoolError                 a usage stream's directory cannot be used
+     |   |- SpoolFull (retry)  SpoolInUse (retry)  SpoolDamaged  SpoolOfAnotherWriter
 
 One class for each value of `zaaz.common.v1.ErrorReason`; those of the
 catalog, of rows that are edited and of REST are in `resource_errors`, those of
-what is sold in `offer_errors`, those of `credit_process` in `process_errors`. A reason that is newer than this SDK
+what is sold in `offer_errors`, those of `credit_process` in `process_errors`,
+those of a spool in `spool.errors`. A reason that is newer than this SDK
 arrives as the class of its gRPC code, so that catching a family keeps working.
 """
 

@@ -11,6 +11,7 @@ move `acknowledged`; after a reconnect everything unanswered is pending again.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -75,6 +76,8 @@ class UsageQueue:
         self.closing = False
         self.work = asyncio.Event()
         """Set when the session's writer should look again."""
+        self.on_advance: Callable[[int], None] | None = None
+        """Told each time that `acknowledged` moves."""
 
     # Senders
 
@@ -95,20 +98,28 @@ class UsageQueue:
             await self._room.wait()
         return self._append(chunk)
 
-    async def wait_acknowledged(self) -> None:
-        """Wait until everything that was put is acknowledged."""
-        target = self.next_offset
+    def offer(self, chunk: bytes) -> bool:
+        """Append an event if there is room; whether there was."""
+        if not self._has_room(chunk):
+            return False
+        self._append(chunk)
+        return True
+
+    async def wait_acknowledged(self, through: int | None = None) -> None:
+        """Wait until the events before `through` are acknowledged, or all that were put."""
+        target = self.next_offset if through is None else through
         if self.acknowledged >= target:
             return
         self.check()
-        self.hurry()
+        self.hurry(target)
         future = asyncio.get_running_loop().create_future()
         self._waiters.append((target, future))
         await future
 
-    def hurry(self) -> None:
-        """Do not linger over what is pending."""
-        self.hurry_through = self.next_offset
+    def hurry(self, through: int | None = None) -> None:
+        """Do not linger over what is pending, nor over what comes to be before `through`."""
+        target = self.next_offset if through is None else through
+        self.hurry_through = max(self.hurry_through, target)
         self.work.set()
 
     def check(self) -> None:
@@ -250,3 +261,5 @@ class UsageQueue:
             _, future = self._waiters.popleft()
             if not future.done():
                 future.set_result(None)
+        if self.on_advance is not None:
+            self.on_advance(acknowledged)

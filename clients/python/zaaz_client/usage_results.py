@@ -36,7 +36,7 @@ RejectedHandler = Callable[[RejectedEvent], None]
 
 @dataclass(slots=True)
 class UsageCounters:
-    """Events, since the stream object was made. All but `sent` and `reopened` add up:
+    """Events, since the stream object was made. These add up:
 
     acknowledged = billed + duplicates + logged + refused + unreported
     """
@@ -55,6 +55,10 @@ class UsageCounters:
     """Durable, but the answer that said what became of them was lost with a connection."""
     reopened: int = 0
     """How often the stream had to be opened again."""
+    spool_full: int = 0
+    """How often the spool, or its disk, began to refuse events."""
+    not_durable: int = 0
+    """Taken into memory alone because the spool refused them (WhenFull.MEMORY)."""
 
 
 class UsageResults:

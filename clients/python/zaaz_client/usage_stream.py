@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from types import TracebackType
 from typing import Final, Self
 
@@ -20,10 +21,14 @@ from zaaz_client.errors import (
     Unavailable,
     ZaazError,
 )
+from zaaz_client.spool.settings import SpoolSettings
+from zaaz_client.spool.spool import Spool, SpoolStatus, half
+from zaaz_client.spool.writer import MANY_EVENTS
 from zaaz_client.usage_queue import UsageQueue
 from zaaz_client.usage_results import RejectedEvent, RejectedHandler, UsageCounters, UsageResults
 from zaaz_client.usage_session import Reopen, UsageSession
 from zaaz_client.usage_settings import DEFAULT_SETTINGS, UsageStreamSettings
+from zaaz_client.winding_up import end
 from zaaz_client.wire import StreamEvent, decode_event, encode_event
 
 MAX_DEFECTIVE_TRIES: Final = 20
@@ -51,6 +56,10 @@ class UsageStream:
     OffsetOutOfRange, Stalled, ...) is raised by send, flush and close from then
     on, and `unacknowledged_events()` has what was not delivered.
 
+    With a `spool` events are on disk before send returns, and wait there: the
+    next process that opens the stream with the same directory and writer_id
+    sends what was not acknowledged.
+
     Belongs to one event loop; any number of its tasks may send.
     """
 
@@ -61,12 +70,20 @@ class UsageStream:
         *,
         on_rejected: RejectedHandler | None = None,
         settings: UsageStreamSettings = DEFAULT_SETTINGS,
+        spool: SpoolSettings | None = None,
     ) -> None:
         self.writer_id = writer_id
         self._channel = channel
         self._settings = settings
-        self._queue = UsageQueue(settings.max_buffered_events, settings.max_buffered_bytes)
         self._results = UsageResults(on_rejected)
+        bounds = (settings.max_buffered_events, settings.max_buffered_bytes)
+        self._spool: Spool | None = None
+        if spool is None:
+            self._queue = UsageQueue(*bounds)
+        else:
+            self._queue = UsageQueue(*map(half, bounds))
+            counters = self._results.counters
+            self._spool = Spool(writer_id, self._queue, spool, settings, counters)
         self._backoff = Backoff(settings.min_backoff_seconds, settings.max_backoff_seconds)
         self._opened = asyncio.Event()
         self._connected = False
@@ -80,10 +97,10 @@ class UsageStream:
     def next_offset(self) -> int:
         """How many events this writer has sent in all; the offset of the next one.
 
-        Right after opening it is what the server has from this writer before:
-        a caller that replays a source skips so many.
+        Right after opening it is what the server has from this writer before,
+        and what the spool has: a caller that replays a source skips so many.
         """
-        return self._queue.next_offset
+        return self._queue.next_offset if self._spool is None else self._spool.next_offset
 
     @property
     def acknowledged_offset(self) -> int:
@@ -105,8 +122,17 @@ class UsageStream:
         """The latest refused events, oldest first (MAX_REJECTED_EVENTS of them)."""
         return self._results.rejected
 
+    @property
+    def spool_status(self) -> SpoolStatus | None:
+        """How the spool is; None without one, and before it is open."""
+        return None if self._spool is None or self._task is None else self._spool.status
+
     def unacknowledged_events(self) -> list[StreamEvent]:
-        """Events that were sent and not acknowledged, in order."""
+        """Events that were sent and not acknowledged, in order.
+
+        With a spool, those of them that are in the buffer: `spooled_events`
+        reads the directory, once the stream is closed.
+        """
         return [decode_event(chunk) for chunk in self._queue.chunks()]
 
     # Sending
@@ -116,11 +142,18 @@ class UsageStream:
 
         The event is copied. When the wait is cancelled it was not taken.
         Raises MessageTooLarge for an event past 64 KiB, and what ended the stream.
+
+        With a spool it returns once the event is on disk; SpoolFull is raised
+        if that is what WhenFull says. When this wait is cancelled the event may
+        have been taken: sending it again bills nothing twice.
         """
         return await self._put(event)
 
     def send_nowait(self, event: UsageEvent) -> int:
-        """As send, but raises BufferFull rather than wait."""
+        """As send, but raises BufferFull rather than wait.
+
+        RuntimeError with a spool: it takes a wait to have an event on disk.
+        """
         return self._put_nowait(event)
 
     async def send_feature_usage(self, event: FeatureUsageEvent) -> int:
@@ -139,16 +172,24 @@ class UsageStream:
 
         Events before the one that raises have been taken: `next_offset` tells.
         """
-        for event in events:
-            await self._put(event)
-        return self._queue.next_offset
+        if self._spool is None:
+            for event in events:
+                await self._put(event)
+        else:
+            chunks = map(encode_event, events)
+            while group := list(islice(chunks, MANY_EVENTS)):
+                self._results.counters.sent += await self._spool.put_many(group)
+        return self.next_offset
 
     async def _put(self, event: StreamEvent) -> int:
-        offset = await self._queue.put(encode_event(event))
+        taker = self._queue if self._spool is None else self._spool
+        offset = await taker.put(encode_event(event))
         self._results.counters.sent += 1
         return offset
 
     def _put_nowait(self, event: StreamEvent) -> int:
+        if self._spool is not None:
+            raise RuntimeError("a stream with a spool cannot take an event without a wait")
         offset = self._queue.put_nowait(encode_event(event))
         self._results.counters.sent += 1
         return offset
@@ -158,27 +199,45 @@ class UsageStream:
 
         Bound it with asyncio.timeout if need be; cancelling it loses nothing.
         """
-        await self._queue.wait_acknowledged()
+        if self._spool is None:
+            await self._queue.wait_acknowledged()
+        else:
+            await self._spool.flush()
 
     # Life
 
     async def __aenter__(self) -> Self:
-        """Open the writer. Raises Unavailable when that takes longer than it may."""
+        """Open the writer. Raises Unavailable when that takes longer than it may.
+
+        With a spool that has been used before the stream is then open all the
+        same: events go to disk until a server is there. SpoolError when the
+        directory cannot be used.
+        """
         if self._task is not None:
             raise StreamClosed("a usage stream can be opened once: ask the client for a new one")
+        if self._spool is not None:
+            await self._spool.open()
         self._task = asyncio.create_task(self._run(), name=f"usage-stream-{self.writer_id}")
         self._task.add_done_callback(self._over)
         try:
-            async with asyncio.timeout(self._settings.open_timeout_seconds):
-                await self._opened.wait()
-        except TimeoutError:
-            await self._cancel()
-            raise self._unopened() from self._last_cause
+            await self._open()
         except BaseException:
             await self._cancel()
             raise
-        self._queue.check()
         return self
+
+    async def _open(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.open_timeout_seconds):
+                await self._opened.wait()
+                if self._spool is not None:
+                    await self._spool.met()
+        except TimeoutError:
+            if self._spool is None or not await self._spool.begin_alone():
+                raise self._unopened() from self._last_cause
+            _log.warning("writer %s: %s; events go to the spool", self.writer_id, self._unopened())
+        else:
+            self._queue.check()
 
     async def __aexit__(
         self,
@@ -190,20 +249,37 @@ class UsageStream:
         if exc_type is None:
             await self.close()
             return
+        limit = self._settings.close_timeout_seconds
         try:
-            async with asyncio.timeout(self._settings.close_timeout_seconds):
+            # A spool has its own limit, and what is left then is not lost.
+            async with asyncio.timeout(limit if self._spool is None else 2 * limit):
                 await self.close()
         except (ZaazError, TimeoutError) as error:
-            lost = self._queue.unacknowledged
-            _log.error("writer %s: %d events not delivered: %s", self.writer_id, lost, error)
+            _log.error("writer %s: %s: %s", self.writer_id, self._undelivered(), error)
+
+    def _undelivered(self) -> str:
+        status = self.spool_status
+        if status is None:
+            return f"{self._queue.unacknowledged} events not delivered"
+        kept = status.unacknowledged_events - status.memory_events
+        return f"{status.memory_events} events not delivered, and {kept} kept in the spool"
 
     async def close(self) -> None:
-        """Flush, then end the stream. Raises what ended it while events were waiting."""
+        """Flush, then end the stream. Raises what ended it while events were waiting.
+
+        With a spool, events are delivered for `close_timeout_seconds`: the rest
+        stays on disk, and is told in the log.
+        """
+        if self._task is None:
+            return
         try:
-            await self.flush()
+            if self._spool is None:
+                await self.flush()
+            else:
+                await self._spool.finish(self._settings.close_timeout_seconds)
             self._queue.closing = True
             self._queue.work.set()
-            if self._task is not None and self._connected:
+            if self._connected and self._queue.finished:
                 await asyncio.wait({self._task}, timeout=GOODBYE_SECONDS)
         finally:
             await self._cancel()
@@ -212,6 +288,8 @@ class UsageStream:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+        if self._spool is not None:
+            await self._spool.close()
 
     def _unopened(self) -> ZaazError:
         cause = self._last_cause or "no answer"
@@ -221,6 +299,19 @@ class UsageStream:
     # The task
 
     async def _run(self) -> None:
+        if self._spool is None:
+            await self._deliver()
+            return
+        tasks = {asyncio.create_task(self._deliver()), asyncio.create_task(self._spool.feed())}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                await end(task)
+        for task in done:
+            task.result()
+
+    async def _deliver(self) -> None:
         while True:
             began = asyncio.get_running_loop().time()
             try:
@@ -250,6 +341,8 @@ class UsageStream:
             self._results.counters.reopened += 1
         else:
             self._queue.start(next_offset)
+            if self._spool is not None:
+                self._spool.meet(next_offset)
             self._opened.set()
         _log.info("writer %s: open at offset %d", self.writer_id, next_offset)
         self._reopening = False
@@ -276,11 +369,16 @@ class UsageStream:
         else:
             error = task.exception()
         if isinstance(error, ZaazError):
-            self._queue.fail(error)
+            self._fail(error)
         elif error is None:
-            self._queue.fail(StreamClosed("the usage stream is closed"))
+            self._fail(StreamClosed("the usage stream is closed"))
         else:
             failure = InternalError(f"a defect in the SDK ended the stream: {error!r}")
             failure.__cause__ = error
-            self._queue.fail(failure)
+            self._fail(failure)
         self._opened.set()
+
+    def _fail(self, error: ZaazError) -> None:
+        self._queue.fail(error)
+        if self._spool is not None:
+            self._spool.fail(error)
