@@ -38,6 +38,7 @@ from zaaz_client.errors import (
     WriterFenced,
     ZaazError,
 )
+from zaaz_client.lists import iterate, pages
 from zaaz_client.process_errors import NotAuthorized, UsageNotReported
 from zaaz_client.spool import (
     SpoolDamaged,
@@ -120,5 +121,7 @@ __all__ = [
     "ZaazError",
     "from_rpc_error",
     "from_status",
+    "iterate",
+    "pages",
     "spooled_events",
 ]
