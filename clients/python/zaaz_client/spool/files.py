@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -111,7 +110,9 @@ class Directory:
         return note
 
 
-def _note(values: Mapping[str, Any]) -> Note:
+def _note(values: Any) -> Note:
+    if not isinstance(values, dict):
+        raise TypeError
     if values.get("format") != FORMAT:
         raise SpoolError(f"the spool has format {values.get('format')}; this SDK knows {FORMAT}")
     note = Note(**values)
