@@ -1,0 +1,81 @@
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from zaaz.credits.v1.credits_service_pb2 import ListCreditsUsagesRequest
+from zaaz_client import UsageStream, ZaazClient
+from zaaz_client.adapters import StreamBilling, UsageFigures
+
+from tests.client.adapters.vendor import Vendor, selling
+from tests.ledger.calls import soon
+from tests.serving import Served, new_key
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it asks the network for it when imported
+
+FUNDS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user with funds, and a usage stream to bill by."""
+
+    served: Served
+    user_id: str
+    stream: UsageStream
+
+    def billing(self, **options: Any) -> StreamBilling:
+        return StreamBilling(self.stream, self.user_id, **options)
+
+    async def bills(self) -> list[tuple[str, UsageFigures]]:
+        """What was billed: models and figures. The wallet has paid for that and nothing else."""
+        await soon(self.stream.flush())
+        return await bills(self.served, self.user_id)
+
+
+async def bills(served: Served, user_id: str) -> list[tuple[str, UsageFigures]]:
+    request = ListCreditsUsagesRequest(user_id=user_id, page_size=100)
+    usages = (await served.credits.ListCreditsUsages(request)).credits_usages
+    spent = FUNDS - (await served.wallet(user_id)).credits_micros
+    assert spent == sum(usage.credits_micros for usage in usages)
+    await served.assert_sound(user_id)
+    return [
+        (
+            usage.ai_model,
+            UsageFigures(
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cache_read_tokens=usage.cache_read_tokens,
+                cache_write_tokens=usage.cache_write_tokens,
+            ),
+        )
+        for usage in reversed(usages)
+    ]
+
+
+@pytest.fixture(scope="session")
+async def one_vendor() -> AsyncIterator[Vendor]:
+    async with selling() as vendor:
+        yield vendor
+
+
+@pytest.fixture
+def vendor(one_vendor: Vendor) -> Vendor:
+    one_vendor.script.clear()
+    one_vendor.asked.clear()
+    one_vendor.left = 0
+    return one_vendor
+
+
+@pytest.fixture
+async def account(served: Served, partner: ZaazClient) -> AsyncIterator[Account]:
+    user_id = await served.new_wallet(FUNDS)
+    async with partner.usage_stream(f"adapters-{new_key()}") as stream:
+        yield Account(served, user_id, stream)
+        assert not stream.rejected_events
+
+
+@pytest.fixture
+async def user_id(served: Served) -> str:
+    return await served.new_wallet(FUNDS)
