@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from zaaz.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from zaaz.catalog.v1.offer_service_pb2_grpc import OfferServiceStub
 from zaaz.credits.v1.credits_process_service_pb2 import AuthorizeUsageRequest
 from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServiceStub
 from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceStub
@@ -35,6 +36,7 @@ from zaaz_client.watch import DEFAULT_WATCH_SETTINGS, WalletWatch, WatchSettings
 if TYPE_CHECKING:
     from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
     from zaaz.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
+    from zaaz.catalog.v1.offer_service_pb2_grpc import OfferServiceAsyncStub
     from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServiceAsyncStub
     from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceAsyncStub
     from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceAsyncStub
@@ -57,6 +59,7 @@ class _Open:
     statements: "StatementServiceAsyncStub"
     process: "CreditsProcessServiceAsyncStub"
     catalog: "CatalogServiceAsyncStub"
+    offers: "OfferServiceAsyncStub"
 
     @classmethod
     def on(cls, channel: TypedChannel) -> "_Open":
@@ -69,6 +72,7 @@ class _Open:
             StatementServiceStub(channel),
             CreditsProcessServiceStub(channel),
             CatalogServiceStub(channel),
+            OfferServiceStub(channel),
         )
 
 
@@ -250,6 +254,11 @@ class ZaazClient:
     def catalog(self) -> "CatalogServiceAsyncStub":
         """CatalogService."""
         return self._opened.catalog
+
+    @property
+    def offers(self) -> "OfferServiceAsyncStub":
+        """OfferService: what is sold, what it would cost, and coupons that are worth credits."""
+        return self._opened.offers
 
     @property
     def _opened(self) -> _Open:
