@@ -20,6 +20,8 @@ class AlertKind(IntEnum):
     EXHAUSTED = 2
     CREDITS_EXPIRED = 3
     CREDITS_EXPIRING = 4
+    PACKAGE_EXPIRED = 5
+    PACKAGE_EXPIRING = 6
 
 
 class Alert(NamedTuple):
@@ -36,6 +38,7 @@ class Alert(NamedTuple):
     credits_micros: int
     grant_id: ObjectId | None = None
     days: int = 0
+    package_id: ObjectId | None = None
 
 
 def crossings(before: Wallet, after: Wallet, now_ms: int) -> list[Alert]:
@@ -49,9 +52,13 @@ def crossings(before: Wallet, after: Wallet, now_ms: int) -> list[Alert]:
 
 
 def expiries(entries: Iterable[Entry]) -> list[Alert]:
-    """CREDITS_EXPIRED for each entry that voids a grant."""
-    return [
-        Alert(
+    """CREDITS_EXPIRED for each entry that voids a grant, PACKAGE_EXPIRED for each that ends one."""
+    return [alert for entry in entries if (alert := _expiry(entry)) is not None]
+
+
+def _expiry(entry: Entry) -> Alert | None:
+    if entry.decrease_reason == DecreaseReason.EXPIRY:
+        return Alert(
             AlertKind.CREDITS_EXPIRED,
             entry.profile.user_id,
             entry.profile.id,
@@ -60,9 +67,17 @@ def expiries(entries: Iterable[Entry]) -> list[Alert]:
             -entry.signed_micros,
             entry.movements[0].grant_id,
         )
-        for entry in entries
-        if entry.decrease_reason == DecreaseReason.EXPIRY
-    ]
+    if entry.decrease_reason == DecreaseReason.PACKAGE_END:
+        return Alert(
+            AlertKind.PACKAGE_EXPIRED,
+            entry.profile.user_id,
+            entry.profile.id,
+            entry.sequence,
+            entry.cause.occurred_ms,
+            0,
+            package_id=entry.profile.package_id,
+        )
+    return None
 
 
 def _is_low(wallet: Wallet) -> bool:

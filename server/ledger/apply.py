@@ -23,17 +23,20 @@ from server.ledger.model import (
     Wallet,
 )
 from server.ledger.operations import AddGrant, ChangeSettings, Consume, Reverse, Tidy, Use
-from server.ledger.posting import Applied, HoldChange, Posting, post
+from server.ledger.posting import Applied, Credits, HoldChange, Posting, granting, post
 from server.ledger.refusals import insufficient
-
-_SOURCE_ACCOUNTS = {source: f"source:{source.name.lower()}" for source in IncreaseSource}
 
 _IRREVERSIBLE_SOURCES = (
     IncreaseSource.REVERSAL,
     IncreaseSource.RELEASE,
     IncreaseSource.HOLD_EXPIRY,
 )
-_IRREVERSIBLE_REASONS = (DecreaseReason.EXPIRY, DecreaseReason.REVERSAL, DecreaseReason.HOLD)
+_IRREVERSIBLE_REASONS = (
+    DecreaseReason.EXPIRY,
+    DecreaseReason.REVERSAL,
+    DecreaseReason.HOLD,
+    DecreaseReason.PACKAGE_END,
+)
 
 
 def tidy(wallet: Wallet, _operation: Tidy, now_ms: int) -> Applied:
@@ -46,33 +49,8 @@ def add_grant(wallet: Wallet, operation: AddGrant, now_ms: int) -> Applied:
     wallet, expired, _, changes = expire(wallet, now_ms)
     if operation.expires_ms <= now_ms:
         raise field_invalid("expires_time", "must be in the future")
-    amount = operation.credits_micros
-    repaid = min(wallet.debt_micros, amount)
-    grant = Grant(
-        operation.id,
-        operation.source,
-        amount,
-        amount - repaid,
-        operation.priority,
-        operation.expires_ms,
-        now_ms,
-        wallet.sequence + 1,
-    )
-    wallet, entry = post(
-        wallet,
-        Posting(
-            id=operation.id,
-            signed_micros=amount,
-            movements=moves_of((grant.id, grant.remaining_micros)),
-            grants=put(wallet.grants, grant),
-            debt_change_micros=-repaid,
-            source=operation.source,
-            counter_account=_SOURCE_ACCOUNTS[IncreaseSource(operation.source)],
-            cause=operation.cause,
-            grant=grant,
-        ),
-        now_ms,
-    )
+    posting = granting(wallet, Credits(*operation[2:6]), operation.id, operation.cause, now_ms)
+    wallet, entry = post(wallet, posting, now_ms)
     return Applied(wallet, (*expired, entry), entry, changes)
 
 
@@ -150,7 +128,7 @@ def use(wallet: Wallet, operation: Use, now_ms: int) -> Applied:
     chain = link(chain, entry)
     due = wallet.next_expiry_ms
     if len(grants) != len(wallet.grants):
-        due = next_due(grants, holds, now_ms)
+        due = next_due(grants, holds, profile, now_ms)
     wallet = Wallet(
         profile, version, balance, held, debt, sequence, chain, grants, due, now_ms, holds
     )

@@ -269,7 +269,9 @@ class Committer:
         wallets = await self._cache.wallets(jobs)
         writers = await self._cache.writers(jobs)
         ended_holds = await self._cache.ended_holds(jobs, wallets)
-        draft = Draft(wallets, writers, known, self._clock(), ended_holds)
+        row_keys = [key for job in jobs for key in job.row_keys]
+        rows = await self._store.rows(row_keys) if row_keys else None
+        draft = Draft(wallets, writers, known, self._clock(), ended_holds, rows)
         for job in jobs:
             for _ in job.apply(draft):
                 # The transaction on its way has a command to send, and mongod waits for it.

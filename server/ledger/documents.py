@@ -26,6 +26,12 @@ from server.ledger.model import (
     Wallet,
     Writer,
 )
+from server.ledger.package_documents import (
+    period_document,
+    period_from,
+    subscription_document,
+    subscription_from,
+)
 
 Document = dict[str, Any]
 
@@ -36,6 +42,20 @@ def _expiry_date(time_ms: int) -> DatetimeMS | None:
 
 def _expiry_ms(moment: datetime | None) -> int:
     return NEVER_MS if moment is None else milliseconds(moment)
+
+
+_CHANGEABLE = (
+    "type",
+    "overdraft_policy",
+    "low_balance_threshold_micros",
+    "settings_version",
+    "package_id",
+    "plan_id",
+    "initial_credits_given",
+    "initial_package_given",
+    "package_history_id",
+)
+"""Fields of a profile that operations change."""
 
 
 def wallet_document(wallet: Wallet) -> Document:
@@ -65,6 +85,8 @@ def wallet_document(wallet: Wallet) -> Document:
         "created_time": date(profile.created_ms),
         "updated_time": date(wallet.updated_ms),
         "holds": [hold_document(hold) for hold in wallet.holds],
+        "package_history_id": profile.package_history_id,
+        "subscription": subscription_document(profile),
     }
 
 
@@ -72,23 +94,9 @@ def wallet_from(row: Mapping[str, Any]) -> Wallet:
     """The wallet of a row."""
     grants = tuple(grant_from(grant) for grant in row["grants"])
     holds = tuple(hold_from(hold) for hold in row.get("holds", ()))
+    profile = _profile_from(row)
     return Wallet(
-        Profile(
-            id=row["_id"],
-            user_id=row["user_id"],
-            email=row["email"],
-            created_ms=milliseconds(row["created_time"]),
-            type=row["type"],
-            overdraft_policy=row["overdraft_policy"],
-            low_balance_threshold_micros=row["low_balance_threshold_micros"],
-            settings_version=row["settings_version"],
-            expires_ms=_expiry_ms(row["expires_time"]),
-            package_id=row["package_id"],
-            plan_id=row["plan_id"],
-            initial_credits_given=row["initial_credits_given"],
-            initial_package_given=row["initial_package_given"],
-            is_deleted=row["is_deleted"],
-        ),
+        profile,
         row["version"],
         row["credits_micros"],
         row["held_micros"],
@@ -96,9 +104,30 @@ def wallet_from(row: Mapping[str, Any]) -> Wallet:
         row["sequence"],
         bytes(row["chain"]),
         grants,
-        next_due(grants, holds, 0),
+        next_due(grants, holds, profile, 0),
         milliseconds(row["updated_time"]),
         holds,
+    )
+
+
+def _profile_from(row: Mapping[str, Any]) -> Profile:
+    return Profile(
+        id=row["_id"],
+        user_id=row["user_id"],
+        email=row["email"],
+        created_ms=milliseconds(row["created_time"]),
+        type=row["type"],
+        overdraft_policy=row["overdraft_policy"],
+        low_balance_threshold_micros=row["low_balance_threshold_micros"],
+        settings_version=row["settings_version"],
+        expires_ms=_expiry_ms(row["expires_time"]),
+        package_id=row["package_id"],
+        plan_id=row["plan_id"],
+        initial_credits_given=row["initial_credits_given"],
+        initial_package_given=row["initial_package_given"],
+        is_deleted=row["is_deleted"],
+        package_history_id=row.get("package_history_id"),
+        subscription=subscription_from(row.get("subscription")),
     )
 
 
@@ -123,13 +152,23 @@ def wallet_update(before: Wallet, after: Wallet) -> Document:
     if after.holds is not before.holds:
         changes["holds"] = [hold_document(hold) for hold in after.holds]
     if after.profile is not before.profile:
-        changes["overdraft_policy"] = after.profile.overdraft_policy
-        changes["low_balance_threshold_micros"] = after.profile.low_balance_threshold_micros
-        changes["settings_version"] = after.profile.settings_version
+        changes |= _profile_changes(before.profile, after.profile)
     return {
         "q": {"user_id": before.profile.user_id, "version": before.version},
         "u": {"$inc": increments, "$set": changes},
     }
+
+
+def _profile_changes(before: Profile, after: Profile) -> Document:
+    """What of a profile can change, where it has."""
+    changes: Document = {
+        field: getattr(after, field)
+        for field in _CHANGEABLE
+        if getattr(after, field) != getattr(before, field)
+    }
+    changes["expires_time"] = _expiry_date(after.expires_ms)
+    changes["subscription"] = subscription_document(after)
+    return changes
 
 
 def _increment(increments: Document, field: str, by: int) -> None:
@@ -211,6 +250,8 @@ def entry_document(entry: Entry) -> Document:
         document["cause"] = _cause_document(entry.cause)
     if entry.grant is not None:
         document["grant"] = grant_document(entry.grant)
+    if entry.period is not None:
+        document["period"] = period_document(entry.period)
     return document
 
 
@@ -291,6 +332,7 @@ def entry_from(row: Mapping[str, Any]) -> Entry:
         grant=None if grant is None else grant_from(grant),
         hold_id=row.get("hold_id"),
         held_change_micros=row.get("held_change_micros", 0),
+        period=period_from(row.get("period")),
     )
 
 

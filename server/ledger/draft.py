@@ -8,9 +8,10 @@ from bson import ObjectId
 
 from server.kernel.errors import DomainError
 from server.ledger.alerts import Alert, crossings, expiries
-from server.ledger.model import Entry, Profile, Wallet, Writer
+from server.ledger.model import Cause, Entry, Period, Profile, Wallet, Writer
 from server.ledger.posting import Applied, HoldChange
 from server.ledger.refusals import wallet_not_found
+from server.ledger.riders import Document, Rider, RowKey, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,31 @@ class HoldRow(NamedTuple):
 
     profile: Profile
     change: HoldChange
+
+
+class PackageNote(NamedTuple):
+    """An event of a package: of an entry, or (`entry_id` None) one that moved nothing."""
+
+    id: ObjectId
+    profile: Profile
+    period: Period
+    cause: Cause
+    created_ms: int
+    entry_id: ObjectId | None = None
+    credits_micros: int = 0
+
+    @staticmethod
+    def of(entry: Entry, period: Period) -> "PackageNote":
+        """What an entry says of a package."""
+        return PackageNote(
+            entry.id,
+            entry.profile,
+            period,
+            entry.cause,
+            entry.created_ms,
+            entry.id,
+            entry.signed_micros,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +100,7 @@ class Draft:
         known: Known,
         now_ms: int,
         ended_holds: Mapping[ObjectId, HoldRow] | None = None,
+        rows: Rows | None = None,
     ) -> None:
         self.now_ms = now_ms
         self.before = wallets
@@ -86,6 +113,9 @@ class Draft:
         self.settled_rejections: list[ObjectId] = []
         self.doubts: list[Doubt] = []
         self.holds: dict[ObjectId, HoldRow] = {}
+        self.package_notes: list[PackageNote] = []
+        self.rows_before: Rows = rows or {}
+        self.rows: dict[RowKey, Document] = {}
         self._ended_holds = ended_holds or {}
         self._known = known
         self._keyed: dict[bytes, Entry] = {}
@@ -126,6 +156,11 @@ class Draft:
         assert entry is not None
         self._keyed[entry.id.binary] = entry
         return entry
+
+    def ridden(self, rider: Rider) -> Mapping[RowKey, Document]:
+        """What a rider changes, given its rows as this batch has left them so far."""
+        rows = {key: self.rows.get(key, self.rows_before.get(key)) for key in rider.keys}
+        return rider.change(rows, self.now_ms)
 
     def ended_hold(self, user_id: str, hold_id: ObjectId) -> HoldChange | None:
         """What became of a user's hold that is not active; None: there was none."""

@@ -1,4 +1,4 @@
-"""What happens to a wallet by time alone: grants and holds end, each exactly once.
+"""What happens to a wallet by time alone: grants, holds and packages end, each exactly once.
 
 Applied before every operation and computed likewise by every read, so that
 nothing depends on a worker having run.
@@ -8,6 +8,7 @@ from server.kernel.ids import derived_id
 from server.kernel.principal import HOUSE_CLIENT
 from server.ledger.grants import next_due, take_from
 from server.ledger.model import Cause, DecreaseReason, Entry, Movement, Wallet
+from server.ledger.periods import run_out
 from server.ledger.posting import Applied, HoldChange, Posting, post
 from server.ledger.settlement import expiry
 
@@ -28,7 +29,9 @@ def expire(wallet: Wallet, now_ms: int) -> Applied:
                 changes.append(ending.change)
         wallet, voided = void(wallet, moment, now_ms)
         entries.extend(voided)
-        due = next_due(wallet.grants, wallet.holds, moment)
+        wallet, passed = run_out(wallet, moment, now_ms)
+        entries.extend(passed)
+        due = next_due(wallet.grants, wallet.holds, wallet.profile, moment)
         wallet = wallet._replace(next_expiry_ms=due)
     return Applied(wallet, tuple(entries), None, tuple(changes))
 

@@ -2,7 +2,7 @@
 
 from bson import ObjectId
 
-from server.ledger.model import NEVER_MS, Grant, Hold, Movement
+from server.ledger.model import NEVER_MS, Grant, Hold, Movement, Profile
 
 
 def burn(grants: tuple[Grant, ...], amount: int) -> tuple[tuple[Grant, ...], tuple[Movement, ...]]:
@@ -85,7 +85,11 @@ def spend(
     return merge(over, left), movements
 
 
-def next_due(grants: tuple[Grant, ...], holds: tuple[Hold, ...], after_ms: int) -> int:
-    """When the next of them ends after that time; NEVER_MS if none ever does."""
+def next_due(
+    grants: tuple[Grant, ...], holds: tuple[Hold, ...], profile: Profile, after_ms: int
+) -> int:
+    """When the next grant ends after that time, or any hold or period; NEVER_MS if none does."""
     due = min((g.expires_ms for g in grants if g.expires_ms > after_ms), default=NEVER_MS)
-    return min((due, *(hold.expires_ms for hold in holds))) if holds else due
+    if holds:
+        due = min((due, *(hold.expires_ms for hold in holds)))
+    return min(due, profile.period_ends_ms)

@@ -14,7 +14,7 @@ import orjson
 from bson import ObjectId
 
 from server.kernel.errors import DomainError, Reason
-from server.ledger import apply, holds
+from server.ledger import apply, holds, packages
 from server.ledger.draft import Doubt, Draft, RequestRow
 from server.ledger.expiry import expire
 from server.ledger.model import Entry, Profile, Wallet, new_wallet
@@ -23,17 +23,21 @@ from server.ledger.operations import (
     CaptureHold,
     ChangeSettings,
     Consume,
+    EndPackage,
     ExtendHold,
     OpenWallet,
     Operation,
     PlaceHold,
     ReleaseHold,
     Reverse,
+    SchedulePackage,
+    StartPackage,
     Tidy,
     Use,
 )
 from server.ledger.posting import Applied, HoldChange
 from server.ledger.refusals import hold_ended, reused, usage_key_reused
+from server.ledger.riders import Rider, RowKey
 
 Result = TypeVar("Result")
 
@@ -65,6 +69,11 @@ class Job(ABC, Generic[Result]):
     @property
     def hold_ids(self) -> Iterable[tuple[str, ObjectId]]:
         """Holds that may have ended, each with its user."""
+        return ()
+
+    @property
+    def row_keys(self) -> Iterable[RowKey]:
+        """Rows of other domains that it may change."""
         return ()
 
     @property
@@ -134,14 +143,17 @@ def replayed(earlier: RequestRow, request: Request) -> Posted:
 
 
 class OperationJob(Job[Posted]):
-    """One operation on one wallet, under the caller's request_id if it has one."""
+    """One operation on one wallet, under the caller's request_id if it has one, and its rider."""
 
     size = 1
 
-    def __init__(self, operation: Operation, request: Request | None) -> None:
+    def __init__(
+        self, operation: Operation, request: Request | None, rider: Rider | None = None
+    ) -> None:
         super().__init__()
         self._operation = operation
         self._request = request
+        self._rider = rider
 
     @property
     def user_ids(self) -> Iterable[str]:
@@ -155,17 +167,23 @@ class OperationJob(Job[Posted]):
     def entry_ids(self) -> Iterable[ObjectId]:
         return (self._operation.id,) if isinstance(self._operation, _KEYED) else ()
 
+    @property
+    def row_keys(self) -> Iterable[RowKey]:
+        return () if self._rider is None else self._rider.keys
+
     def _apply(self, draft: Draft) -> Generator[None, None, Posted]:
         yield from ()
         request = self._request
         if request is not None and (earlier := draft.find_request(request.key)):
             return replayed(earlier, request)
         try:
+            rows = draft.ridden(self._rider) if self._rider is not None else {}
             posted = _perform(draft, self._operation)
         except DomainError:
             keys, ids = tuple(self.request_keys), tuple(self.entry_ids)
             draft.doubts.append(Doubt(self._operation.user_id, keys, ids))
             raise
+        draft.rows.update(rows)
         if request is not None:
             draft.requests[request.key] = RequestRow(
                 *request, posted.entry, posted.wallet, posted.hold
@@ -186,6 +204,8 @@ def _perform(draft: Draft, operation: Operation) -> Posted:
         draft.record_keyed(operation.user_id, applied)
     else:
         draft.record(operation.user_id, applied)
+    if isinstance(operation, SchedulePackage | EndPackage) and applied.entry is None:
+        draft.package_notes.append(packages.note(operation, applied.wallet))
     hold = None
     if applied.entry is not None and applied.entry.hold_id is not None:
         hold = applied.holds[-1]
@@ -219,6 +239,9 @@ _RULES: dict[type[Operation], Callable[[Wallet, Operation, int], Applied]] = {
     ExtendHold: holds.extend_hold,  # type: ignore[dict-item]
     CaptureHold: holds.capture_hold,  # type: ignore[dict-item]
     ReleaseHold: holds.release_hold,  # type: ignore[dict-item]
+    StartPackage: packages.start_package,  # type: ignore[dict-item]
+    SchedulePackage: packages.schedule_package,  # type: ignore[dict-item]
+    EndPackage: packages.end_package,  # type: ignore[dict-item]
 }
 
 

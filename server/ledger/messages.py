@@ -59,6 +59,27 @@ def wallet_message(wallet: Wallet, now_ms: int) -> wallet_pb2.Wallet:
         created_time=timestamp(profile.created_ms),
         updated_time=timestamp(wallet.updated_ms),
         holds=[hold_message(profile, HoldChange(hold, HoldState.ACTIVE)) for hold in wallet.holds],
+        subscription=_subscription(profile),
+    )
+
+
+def _subscription(profile: Profile) -> wallet_pb2.Subscription | None:
+    subscription = profile.subscription
+    if subscription is None:
+        return None
+    terms, following = subscription.terms, subscription.next
+    return wallet_pb2.Subscription(
+        id=str(subscription.id),
+        package_id=str(terms.package_id),
+        plan_id=str(terms.plan_id),
+        package_plan_id=str(terms.package_plan_id),
+        package_history_id=str(terms.package_history_id),
+        start_time=timestamp(subscription.start_ms),
+        expires_time=timestamp(profile.expires_ms),
+        is_canceled=subscription.is_canceled,
+        next_package_id=_text(following and following.package_id),
+        next_plan_id=_text(following and following.plan_id),
+        next_package_history_id=_text(following and following.package_history_id),
     )
 
 
@@ -92,7 +113,7 @@ def transaction_message(entry: Entry) -> credits_transaction_pb2.CreditsTransact
     """An entry."""
     profile, cause, usage = entry.profile, entry.cause, entry.usage
     types = credits_transaction_pb2
-    grant = entry.grant
+    grant, terms = entry.grant, entry.period and entry.period.terms
     return types.CreditsTransaction(
         id=str(entry.id),
         user_id=str(profile.user_id),
@@ -129,6 +150,8 @@ def transaction_message(entry: Entry) -> credits_transaction_pb2.CreditsTransact
         labels=(usage.labels if usage else cause.labels) or {},
         hold_id=_text(entry.hold_id),
         held_change_micros=entry.held_change_micros,
+        package_id=_text(terms and terms.package_id),
+        package_history_id=_text(terms and terms.package_history_id),
     )
 
 

@@ -59,6 +59,19 @@ class DecreaseReason(IntEnum):
     REVERSAL = 4
     HOLD = 5
     CAPTURE = 6
+    PACKAGE_END = 7
+
+
+class PackageEvent(IntEnum):
+    """`zaaz.subscriptions.v1.PackageTransactionKind`: what became of a user's package."""
+
+    STARTED = 1
+    RENEWED = 2
+    TOPPED_UP = 3
+    EXPIRED = 4
+    SCHEDULED = 5
+    CANCELED = 6
+    ENDED = 7
 
 
 class HoldState(IntEnum):
@@ -100,8 +113,51 @@ class Grant(NamedTuple):
         return Grant(*self[:3], remaining_micros, *self[4:])
 
 
+class Terms(NamedTuple):
+    """A package with a plan as they were sold, under a snapshot (PackageHistory).
+
+    `is_paid`: it costs something. `is_subscription`: its type, rather than CREDITS.
+    """
+
+    package_id: ObjectId
+    plan_id: ObjectId
+    package_plan_id: ObjectId
+    package_history_id: ObjectId
+    credits_micros: int
+    duration_ms: int
+    is_paid: bool
+    is_subscription: bool
+
+
+class Subscription(NamedTuple):
+    """A package's period, which runs until the profile's expires_ms.
+
+    `id` is that of the entry that began it. `next` starts when it ends.
+    """
+
+    id: ObjectId
+    terms: Terms
+    start_ms: int
+    is_canceled: bool = False
+    next: Terms | None = None
+
+
+class Period(NamedTuple):
+    """What an entry says of a package: a PackageEvent, and the time that it is about."""
+
+    event: int
+    terms: Terms
+    start_ms: int
+    end_ms: int
+    coupon_id: ObjectId | None = None
+
+
 class Profile(NamedTuple):
-    """What entries do not change about a wallet."""
+    """What entries do not change about a wallet, unless they begin or end a package's period.
+
+    `subscription` is None once its end has its entry, and for who never had one; the ids
+    stay what they were.
+    """
 
     id: ObjectId
     user_id: ObjectId
@@ -117,6 +173,13 @@ class Profile(NamedTuple):
     initial_credits_given: bool = False
     initial_package_given: bool = False
     is_deleted: bool = False
+    package_history_id: ObjectId | None = None
+    subscription: Subscription | None = None
+
+    @property
+    def period_ends_ms(self) -> int:
+        """When the package's period ends that has no entry for it yet; NEVER_MS if none runs."""
+        return NEVER_MS if self.subscription is None else self.expires_ms
 
 
 class Charge(NamedTuple):
@@ -271,7 +334,8 @@ class Entry(NamedTuple):
 
     `signed_micros` is the change of the balance: the sum of the movements less
     the change of the debt. Exactly one of `source` and `decrease_reason` is set.
-    `hold_id` is that of the hold it placed, extended or ended.
+    `hold_id` is that of the hold it placed, extended or ended. `period` is that of
+    the package that it began, added to or ended.
     """
 
     id: ObjectId
@@ -294,6 +358,7 @@ class Entry(NamedTuple):
     grant: Grant | None = None
     hold_id: ObjectId | None = None
     held_change_micros: int = 0
+    period: Period | None = None
 
     def with_chain(self, chain: bytes) -> "Entry":
         """The same entry with its link. `_replace` costs three times as much."""

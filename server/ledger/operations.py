@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bson import ObjectId
 
-from server.ledger.model import Cause, Charge, Entry, Grant, Hold, Priced, Tokens, Usage
+from server.ledger.model import Cause, Charge, Entry, Grant, Hold, Priced, Terms, Tokens, Usage
 
 
 class OpenWallet(NamedTuple):
@@ -142,6 +142,39 @@ class ReleaseHold(NamedTuple):
     cause: Cause
 
 
+class StartPackage(NamedTuple):
+    """Gives a package: renews the one there is, starts another, or tops it up.
+
+    `is_onboarding`: only once a wallet, and only the credits where there is a package.
+    """
+
+    id: ObjectId
+    user_id: str
+    terms: Terms
+    source: int
+    cause: Cause
+    is_onboarding: bool = False
+    coupon_id: ObjectId | None = None
+
+
+class SchedulePackage(NamedTuple):
+    """Has another package start when the present period ends."""
+
+    id: ObjectId
+    user_id: str
+    terms: Terms
+    cause: Cause
+
+
+class EndPackage(NamedTuple):
+    """Ends the present package when its period does, or now."""
+
+    id: ObjectId
+    user_id: str
+    at_once: bool
+    cause: Cause
+
+
 Operation = (
     OpenWallet
     | ChangeSettings
@@ -154,4 +187,7 @@ Operation = (
     | ExtendHold
     | CaptureHold
     | ReleaseHold
+    | StartPackage
+    | SchedulePackage
+    | EndPackage
 )

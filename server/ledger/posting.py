@@ -6,7 +6,7 @@ from bson import ObjectId
 
 from server.kernel.money import in_range
 from server.ledger.chain import link
-from server.ledger.grants import next_due
+from server.ledger.grants import moves_of, next_due, put
 from server.ledger.model import (
     MAX_GRANTS,
     Cause,
@@ -15,7 +15,9 @@ from server.ledger.model import (
     Grant,
     Hold,
     HoldState,
+    IncreaseSource,
     Movement,
+    Period,
     Usage,
     Wallet,
 )
@@ -69,17 +71,61 @@ class Posting(NamedTuple):
     usage: Usage | None = None
     charge: Charge | None = None
     shortfall_micros: int = 0
+    period: Period | None = None
+
+
+class Credits(NamedTuple):
+    """What a grant is made of."""
+
+    credits_micros: int
+    source: int
+    priority: int
+    expires_ms: int
+
+
+def granting(
+    wallet: Wallet, made_of: Credits, grant_id: ObjectId, cause: Cause, now_ms: int
+) -> Posting:
+    """A grant; a debt is repaid from it first."""
+    amount, source, priority, expires_ms = made_of
+    repaid = min(wallet.debt_micros, amount)
+    grant = Grant(
+        grant_id,
+        source,
+        amount,
+        amount - repaid,
+        priority,
+        expires_ms,
+        now_ms,
+        wallet.sequence + 1,
+    )
+    return Posting(
+        id=grant_id,
+        signed_micros=amount,
+        movements=moves_of((grant.id, grant.remaining_micros)),
+        grants=put(wallet.grants, grant),
+        debt_change_micros=-repaid,
+        source=source,
+        counter_account=f"source:{IncreaseSource(source).name.lower()}",
+        cause=cause,
+        grant=grant,
+    )
 
 
 def post(
-    wallet: Wallet, posting: Posting, now_ms: int, due_ms: int | None = None
+    wallet: Wallet,
+    posting: Posting,
+    now_ms: int,
+    due_ms: int | None = None,
+    max_grants: int | None = None,
 ) -> tuple[Wallet, Entry]:
     """The wallet with one entry more. AMOUNT_OUT_OF_RANGE, TOO_MANY_GRANTS.
 
     What was due until `due_ms` (None: now) is dealt with.
     """
-    if len(posting.grants) > max(MAX_GRANTS, len(wallet.grants)):
-        raise too_many_grants(MAX_GRANTS)
+    most = MAX_GRANTS if max_grants is None else max_grants
+    if len(posting.grants) > max(most, len(wallet.grants)):
+        raise too_many_grants(most)
     balance = in_range("credits_micros", wallet.credits_micros + posting.signed_micros)
     debt = in_range("debt_micros", wallet.debt_micros + posting.debt_change_micros)
     held = in_range("held_micros", wallet.held_micros + posting.held_change_micros)
@@ -104,6 +150,7 @@ def post(
         grant=posting.grant,
         hold_id=posting.hold_id,
         held_change_micros=posting.held_change_micros,
+        period=posting.period,
     )
     entry = entry.with_chain(link(wallet.chain, entry))
     holds = wallet.holds if posting.holds is None else posting.holds
@@ -114,7 +161,9 @@ def post(
         sequence=entry.sequence,
         chain=entry.chain,
         grants=posting.grants,
-        next_expiry_ms=next_due(posting.grants, holds, now_ms if due_ms is None else due_ms),
+        next_expiry_ms=next_due(
+            posting.grants, holds, wallet.profile, now_ms if due_ms is None else due_ms
+        ),
         updated_ms=now_ms,
         holds=holds,
     )

@@ -43,6 +43,10 @@ class DueWallet(NamedTuple):
     user_id: str
 
 
+_DUE = ("grants", "holds", "subscription")
+"""Parts of a wallet that end by time."""
+
+
 class LedgerReader:
     """All methods may raise DEPENDENCY_UNAVAILABLE."""
 
@@ -78,12 +82,12 @@ class LedgerReader:
         return _page(rows, size, wallets, lambda row: [str(row["_id"])])
 
     async def due(self, now_ms: int, after: ObjectId | None, size: int) -> list[DueWallet]:
-        """Wallets with grants or holds whose time is over, in the order of their ids.
+        """Wallets with grants, holds or packages whose time is over, in the order of their ids.
 
         Among them are those whose grants are over and held.
         """
         over = {"$lte": date(now_ms)}
-        query: Document = {"$or": [{"grants.expires_time": over}, {"holds.expires_time": over}]}
+        query: Document = {"$or": [{f"{due}.expires_time": over} for due in _DUE]}
         if after is not None:
             query["_id"] = {"$gt": after}
         rows = await self._rows(WALLETS, query, {"_id": ASCENDING}, size)
@@ -92,9 +96,10 @@ class LedgerReader:
     async def expiring(
         self, now_ms: int, until_ms: int, after: ObjectId | None, size: int
     ) -> list[Wallet]:
-        """Wallets with grants that end in between, in the order of their ids, as stored."""
+        """Wallets with grants or packages that end in between, by their ids, as stored."""
         soon = {"$gt": date(now_ms), "$lte": date(until_ms)}
-        query: Document = {"grants": {"$elemMatch": {"expires_time": soon}}}
+        of_grants = {"grants": {"$elemMatch": {"expires_time": soon}}}
+        query: Document = {"$or": [of_grants, {"subscription.expires_time": soon}]}
         if after is not None:
             query["_id"] = {"$gt": after}
         rows = await self._rows(WALLETS, query, {"_id": ASCENDING}, size)

@@ -11,7 +11,7 @@ from server.kernel.ids import derived_id, new_id
 from server.ledger.committer import Committer
 from server.ledger.frames import FrameJob, FramePosition, FrameResult, UsageItem
 from server.ledger.jobs import OperationJob, Posted, Request
-from server.ledger.model import NEVER_MS, Cause, Wallet, Writer
+from server.ledger.model import NEVER_MS, Cause, IncreaseSource, Wallet, Writer
 from server.ledger.operations import (
     AddGrant,
     ChangeSettings,
@@ -22,6 +22,7 @@ from server.ledger.operations import (
     Tidy,
 )
 from server.ledger.refusals import transaction_not_found
+from server.ledger.riders import Rider
 from server.ledger.store import LedgerStore
 
 
@@ -98,6 +99,29 @@ class Ledger:
         payload = ("grant", user_id, credits_micros, source, priority, expires_ms, *details)
         return await self._run(caller, operation, payload)
 
+    async def redeem(
+        self,
+        caller: Caller,
+        user_id: str,
+        credits_micros: int,
+        expires_ms: int,
+        rider: Rider,
+        asked: Sequence[object],
+        details: Details = NO_DETAILS,
+    ) -> Posted:
+        """A coupon's credits, with what its use changes. What the rider refuses.
+
+        AMOUNT_OUT_OF_RANGE, TOO_MANY_GRANTS. `asked` is what a replay has to say again.
+        """
+        cause = self._cause(caller, details)
+        source = IncreaseSource.COUPON
+        operation = AddGrant(new_id(), user_id, credits_micros, source, 0, expires_ms, cause)
+        return await self._run(caller, operation, asked, rider)
+
+    async def earlier(self, caller: Caller, asked: Sequence[object]) -> Posted | None:
+        """What a request came to, if it did before. REQUEST_ID_REUSED."""
+        return await self._committer.earlier(Request.of(*caller, asked))
+
     async def consume(
         self,
         caller: Caller,
@@ -118,7 +142,7 @@ class Ledger:
     ) -> Posted | None:
         """What `consume` came to if it did before, for an endpoint that may be gone since."""
         payload = _consumption(user_id, credits_micros, details, endpoint)
-        return await self._committer.earlier(Request.of(*caller, payload))
+        return await self.earlier(caller, payload)
 
     async def reverse(self, caller: Caller, entry_id: ObjectId, reason: str) -> Posted:
         """TRANSACTION_NOT_FOUND, ALREADY_REVERSED, NOT_REVERSIBLE, INSUFFICIENT_CREDITS.
@@ -166,9 +190,15 @@ class Ledger:
         """Takes a usage stream's writer over; whoever held it is fenced."""
         return await self._committer.open_writer(f"{client_id}\0{writer_id}")
 
-    async def _run(self, caller: Caller, operation: Operation, payload: Sequence[object]) -> Posted:
+    async def _run(
+        self,
+        caller: Caller,
+        operation: Operation,
+        payload: Sequence[object],
+        rider: Rider | None = None,
+    ) -> Posted:
         request = Request.of(*caller, payload) if caller.request_id else None
-        return await self._committer.submit(OperationJob(operation, request))
+        return await self._committer.submit(OperationJob(operation, request, rider))
 
     def _cause(self, caller: Caller, details: Details) -> Cause:
         labels = details.labels or None

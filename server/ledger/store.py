@@ -20,13 +20,22 @@ from server.ledger.documents import (
     wallet_update,
     writer_from,
 )
-from server.ledger.draft import Draft, HoldRow, Known, RejectedUsage, RequestRow
+from server.ledger.draft import (
+    Draft,
+    HoldRow,
+    Known,
+    PackageNote,
+    RejectedUsage,
+    RequestRow,
+)
 from server.ledger.hold_documents import (
     hold_change_document,
     hold_change_from,
     hold_row_update,
 )
 from server.ledger.model import Entry, Profile, Wallet, Writer
+from server.ledger.package_documents import package_document
+from server.ledger.riders import RowKey
 from server.mongo.database import Database
 from server.mongo.errors import TransactionLost, reachable
 from server.mongo.schema import Collection, Index
@@ -44,6 +53,7 @@ REQUESTS = "ledger_requests"
 WRITERS = "usage_writers"
 REJECTED = "rejected_usages"
 HOLDS = "credits_holds"
+PACKAGES = "package_transactions"
 
 COLLECTIONS = (
     Collection(
@@ -55,6 +65,11 @@ COLLECTIONS = (
             Index((("grants.expires_time", 1),)),
             # And those with holds that are.
             Index((("holds.expires_time", 1),)),
+            # And those with packages.
+            Index(
+                (("subscription.expires_time", 1),),
+                partial={"subscription.expires_time": {"$exists": True}},
+            ),
         ),
     ),
     Collection(
@@ -99,6 +114,13 @@ class OutboxDocument(NamedTuple):
     document: Mapping[str, Any]
 
 
+class RowWrites(NamedTuple):
+    """What riders change, by collection: new rows, and guarded updates."""
+
+    new: dict[str, list[Document]]
+    changed: dict[str, list[Document]]
+
+
 class Writes(NamedTuple):
     """A draft as documents, ready to be sent."""
 
@@ -110,6 +132,8 @@ class Writes(NamedTuple):
     rejected: list[Document]
     settled_rejections: list[ObjectId]
     holds: list[Document]
+    packages: list[Document]
+    rows: RowWrites
     announcements: list[OutboxDocument]
 
 
@@ -177,6 +201,15 @@ class LedgerStore:
         rows = await self._find(HOLDS, "_id", ids)
         return {row["_id"]: hold_row_from(row) for row in rows}
 
+    async def rows(self, keys: Iterable[RowKey]) -> dict[RowKey, Document | None]:
+        """Rows of other domains as they are stored; None for those that there are not."""
+        rows: dict[RowKey, Document | None] = dict.fromkeys(keys)
+        for collection in {key.collection for key in rows}:
+            wanted = [key.id for key in rows if key.collection == collection]
+            for row in await self._find(collection, "_id", wanted):
+                rows[RowKey(collection, row["_id"])] = row
+        return rows
+
     async def _find(self, collection: str, field: str, values: Iterable[object]) -> list[Document]:
         wanted = list(values)
         if not wanted:
@@ -210,6 +243,8 @@ class LedgerStore:
             rejected=[_rejected_update(row, draft.now_ms) for row in draft.rejected.values()],
             settled_rejections=draft.settled_rejections,
             holds=[hold_row_update(*row) for row in draft.holds.values()],
+            packages=_package_documents(draft),
+            rows=_row_writes(draft),
             announcements=await self._announcements(draft),
         )
 
@@ -227,6 +262,7 @@ class LedgerStore:
             await _update_guarded(tx, WRITERS, writes.writers)
             if writes.holds:
                 await tx.update(HOLDS, writes.holds)
+            await _write_packages(tx, writes)
             if writes.rejected:
                 await tx.update(REJECTED, writes.rejected)
             if writes.settled_rejections:
@@ -248,6 +284,29 @@ class LedgerStore:
         return [row for row in rows if row is not None]
 
 
+def _package_documents(draft: Draft) -> list[Document]:
+    notes = [PackageNote.of(entry, entry.period) for entry in draft.entries if entry.period]
+    return [package_document(note) for note in (*notes, *draft.package_notes)]
+
+
+def _row_writes(draft: Draft) -> RowWrites:
+    writes = RowWrites({}, {})
+    for key, row in draft.rows.items():
+        before = draft.rows_before.get(key)
+        if before is None:
+            writes.new.setdefault(key.collection, []).append(row)
+        else:
+            writes.changed.setdefault(key.collection, []).append(_row_update(before, row))
+    return writes
+
+
+def _row_update(before: Document, after: Document) -> Document:
+    """Under the version and guard that were read: what any other change counts up."""
+    changed = {name: value for name, value in after.items() if before.get(name) != value}
+    guarded = {name: before.get(name) for name in ("_id", "version", "guard")}
+    return {"q": guarded, "u": {"$set": changed, "$inc": {"guard": 1}}}
+
+
 def alert_document(alert: Alert) -> Document:
     """An alert, as its topic carries it."""
     return alert._asdict()
@@ -260,6 +319,15 @@ def _announced(wallet: Wallet) -> Document:
         "credits_micros": wallet.credits_micros,
         "held_micros": wallet.held_micros,
     }
+
+
+async def _write_packages(tx: Tx, writes: Writes) -> None:
+    if writes.packages:
+        await tx.insert(PACKAGES, writes.packages)
+    for collection, documents in writes.rows.new.items():
+        await tx.insert(collection, documents)
+    for collection, updates in writes.rows.changed.items():
+        await _update_guarded(tx, collection, updates)
 
 
 async def _update_guarded(tx: Tx, collection: str, updates: list[Document]) -> None:

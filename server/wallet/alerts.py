@@ -91,6 +91,9 @@ def alert_id(alert: Alert) -> ObjectId:
     """The same for the same alert, however often it is raised."""
     if alert.kind == AlertKind.CREDITS_EXPIRING:
         return derived_id("alert", str(alert.kind), str(alert.grant_id), str(alert.days))
+    if alert.kind == AlertKind.PACKAGE_EXPIRING:
+        of_period = (str(alert.user_wallet_id), str(alert.time_ms), str(alert.days))
+        return derived_id("alert", str(alert.kind), *of_period)
     return derived_id("alert", str(alert.kind), str(alert.user_wallet_id), str(alert.sequence))
 
 

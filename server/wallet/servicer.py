@@ -161,7 +161,7 @@ def _settings_version(etag: str) -> int | None:
 
 
 def _alert(row: Mapping[str, Any]) -> wallet_alert_pb2.WalletAlert:
-    grant_id = row["grant_id"]
+    grant_id, package_id = row["grant_id"], row.get("package_id")
     return wallet_alert_pb2.WalletAlert(
         id=str(row["_id"]),
         kind=row["kind"],
@@ -171,6 +171,7 @@ def _alert(row: Mapping[str, Any]) -> wallet_alert_pb2.WalletAlert:
         credits_micros=row["credits_micros"],
         grant_id="" if grant_id is None else str(grant_id),
         days=row["days"],
+        package_id="" if package_id is None else str(package_id),
         time=timestamp(milliseconds(row["time"])),
         expires_time=timestamp(milliseconds(row["expires_time"])),
     )

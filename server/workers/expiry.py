@@ -107,7 +107,7 @@ class ExpiryWorker:
             _log.info("a wallet's expiries have to wait", extra={"fields": fields})
 
     async def give_notice(self) -> None:
-        """Tells of grants that end within some days, going on where a last holder stopped."""
+        """Tells of what ends within some days, going on where a last holder stopped."""
         now_ms = self._clock()
         until_ms = now_ms + self._notice_days[-1] * DAY_MS
         after = await self._lease.position()
@@ -122,12 +122,18 @@ class ExpiryWorker:
                 return
 
     def _notices(self, wallet: Wallet, now_ms: int) -> list[Alert]:
-        return [
+        notices = [
             _notice(wallet, grant, days)
             for grant in wallet.grants
             if now_ms < grant.expires_ms
             and (days := self._days(grant.expires_ms - now_ms)) is not None
         ]
+        ends_ms, subscription = wallet.profile.period_ends_ms, wallet.profile.subscription
+        if subscription is not None and subscription.next is None and now_ms < ends_ms:
+            days = self._days(ends_ms - now_ms)
+            if days is not None:
+                notices.append(_package_notice(wallet, ends_ms, days))
+        return notices
 
     def _days(self, left_ms: int) -> int | None:
         """The nearest of the days of notice that it is within."""
@@ -144,4 +150,18 @@ def _notice(wallet: Wallet, grant: Grant, days: int) -> Alert:
         grant.remaining_micros,
         grant.id,
         days,
+    )
+
+
+def _package_notice(wallet: Wallet, ends_ms: int, days: int) -> Alert:
+    profile = wallet.profile
+    return Alert(
+        AlertKind.PACKAGE_EXPIRING,
+        profile.user_id,
+        profile.id,
+        wallet.sequence,
+        ends_ms,
+        0,
+        days=days,
+        package_id=profile.package_id,
     )

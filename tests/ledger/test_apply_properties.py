@@ -70,7 +70,7 @@ _IRREVERSIBLE_SOURCES = (
 
 def as_read(wallet: Wallet) -> Wallet:
     """As a row gives it back: it does not know which grants it keeps over their time."""
-    return wallet._replace(next_expiry_ms=next_due(wallet.grants, wallet.holds, 0))
+    return wallet._replace(next_expiry_ms=next_due(wallet.grants, wallet.holds, wallet.profile, 0))
 
 
 def stored(document: dict[str, Any]) -> dict[str, Any]:

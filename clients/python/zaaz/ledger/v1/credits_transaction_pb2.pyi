@@ -201,7 +201,7 @@ class CreditsTransaction(_message.Message):
     held_change_micros: _builtins.int
     """The change of held_micros, signed."""
     package_id: _builtins.str
-    """The package in force."""
+    """The package whose period it begins, adds to or ends."""
     package_history_id: _builtins.str
     """The PackageHistory with the package's terms."""
     @_builtins.property
