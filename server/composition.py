@@ -20,6 +20,8 @@ from server.auth.servicer import AuthServicer
 from server.auth.store import COLLECTIONS as AUTH_COLLECTIONS
 from server.catalog.marks import COLLECTIONS as CATALOG_COLLECTIONS
 from server.catalog.packages.resources import RESOURCES as PACKAGE_RESOURCES
+from server.catalog.popups.store import COLLECTIONS as POPUP_COLLECTIONS
+from server.catalog.popups.store import PopupStore
 from server.catalog.resources import FEATURE_ENDPOINTS, FEATURES
 from server.catalog.servicer import CatalogServicer
 from server.catalog.source import EndpointBookSource
@@ -104,6 +106,7 @@ COLLECTIONS = (
     *LEDGER_COLLECTIONS,
     *PRICE_COLLECTIONS,
     *CATALOG_COLLECTIONS,
+    *POPUP_COLLECTIONS,
     *RESOURCE_COLLECTIONS,
     *(collection for resource in RESOURCES for collection in collections(resource)),
     *AUTH_COLLECTIONS,
@@ -162,7 +165,8 @@ async def add_services(rpc: RpcServer, auth: AuthService, foundation: Foundation
     resources.on_change(books.catalog.changed, FEATURES, FEATURE_ENDPOINTS)
     resources.on_change(books.prices.changed, *PRICE_RESOURCES)
     rpc.add(add_AuthServiceServicer_to_server, AuthServicer(auth, tokens), complete=True)
-    rpc.add(add_CatalogServiceServicer_to_server, CatalogServicer(resources))
+    catalog = CatalogServicer(resources, PopupStore(foundation.database), foundation.clock)
+    rpc.add(add_CatalogServiceServicer_to_server, catalog)
     _add_wallets(rpc, foundation, messages, ledgers, tokens)
     _add_credits(rpc, foundation, ledgers, books, resources, tokens)
     _add_usage(rpc, foundation, ledgers, books, resources, tokens)
