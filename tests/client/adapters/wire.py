@@ -200,10 +200,35 @@ def _text(word: str) -> str:
     return named({"type": "content_block_delta", "index": 0, "delta": delta})
 
 
+def tool_use_frames(answer_id: str) -> list[str]:
+    begun = message(answer_id, message_usage(1_000, 1), content=[], stop_reason=None).body
+    block = {"type": "tool_use", "id": "toolu_1", "name": TOOL["name"], "input": {}}
+    delta = {"type": "input_json_delta", "partial_json": TOOL["arguments"]}
+    ended = {"stop_reason": "tool_use", "stop_sequence": None}
+    return [
+        named({"type": "message_start", "message": begun}),
+        named({"type": "content_block_start", "index": 0, "content_block": block}),
+        named({"type": "content_block_delta", "index": 0, "delta": delta}),
+        named({"type": "content_block_stop", "index": 0}),
+        named({"type": "message_delta", "delta": ended, "usage": {"output_tokens": 500}}),
+        named({"type": "message_stop"}),
+    ]
+
+
+OVERLOADED: Body = {
+    "type": "error",
+    "error": {"type": "overloaded_error", "message": "Overloaded"},
+}
+
+
 def overloaded() -> Whole:
     """As Anthropic says it."""
-    error = {"type": "overloaded_error", "message": "Overloaded"}
-    return Whole({"type": "error", "error": error}, 529, {"retry-after-ms": "1"})
+    return Whole(OVERLOADED, 529, {"retry-after-ms": "1"})
+
+
+def error_frame() -> str:
+    """The same in the middle of a stream."""
+    return named(OVERLOADED)
 
 
 def hanging(frames: list[str]) -> Events:
