@@ -118,10 +118,10 @@ class TestGet:
         file = tmp_path / "statement.csv"
         user_id = await served.new_wallet()
         for words, changes, expected, said in (
-            ((new_user(),), {}, 2, "WALLET_NOT_FOUND"),
-            (("x",), {}, 2, "MALFORMED_ID"),
+            ((new_user(),), {}, 1, "WALLET_NOT_FOUND"),
+            (("x",), {}, 2, "24 lowercase hex digits"),
             ((user_id,), {"ZAAZ_API_KEY": "wrong"}, 2, "CREDENTIALS_INVALID"),
-            ((user_id, "--from", "yesterday"), {}, 2, "2026-01-31"),
+            ((user_id, "--from", "yesterday"), {}, 2, "2027-01-31"),
             ((user_id, "--format", "pdf"), {}, 2, "csv"),
         ):
             code, out, err = await zaaz("get", *words, "-o", str(file), **{**asking, **changes})

@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+import sys
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -32,13 +33,12 @@ from zaaz_client.errors import (
 )
 
 PATIENCE_SECONDS: Final = 3.0
-"""How long a change is tried, with one request_id, while nobody answers."""
+"""How long a page is asked for, and a change tried with one request_id, while nobody answers."""
 MAX_LISTED: Final = 10_000
 DEFAULT_LISTED: Final = 100
 
 _ID: Final = re.compile(r"[0-9a-f]{24}")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_Page = TypeVar("_Page", bound=Message)
 _T = TypeVar("_T")
 
 
@@ -48,15 +48,16 @@ class Refused(click.ClickException):
     exit_code = 1
 
 
+to_target = click.option(
+    "--target", envvar="ZAAZ_TARGET", default=DEFAULT_TARGET, show_default=True
+)
+with_key = click.option("--api-key", "given_key", envvar="ZAAZ_API_KEY", help="Or ZAAZ_API_KEY.")
+for_programs = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+
+
 def asking(command: _Command) -> _Command:
     """The options --target, --api-key and --json."""
-    for add in (
-        click.option("--json", "as_json", is_flag=True, help="JSON on stdout."),
-        click.option("--api-key", "given_key", envvar="ZAAZ_API_KEY", help="Or ZAAZ_API_KEY."),
-        click.option("--target", envvar="ZAAZ_TARGET", default=DEFAULT_TARGET, show_default=True),
-    ):
-        command = add(command)
-    return command
+    return to_target(with_key(for_programs(command)))
 
 
 limited = click.option(
@@ -97,8 +98,16 @@ def ask(
     `scopes` says which a key needs.
     """
 
+    return ask_with(work, target, api_key(given_key, target), scopes)
+
+
+def ask_with(
+    work: Callable[[ZaazClient], Coroutine[Any, Any, _T]], target: str, key: str, scopes: str
+) -> _T:
+    """As `ask`, with a key that was found already."""
+
     async def run() -> _T:
-        async with new_client(target, api_key(given_key, target)) as client:
+        async with new_client(target, key) as client:
             return await work(client)
 
     return finish(run(), target, scopes)
@@ -127,21 +136,6 @@ def finish(work: Coroutine[Any, Any, _T], target: str, scopes: str) -> _T:
         raise Refused(str(error)) from error
 
 
-async def pages(
-    method: Callable[[Any], Awaitable[_Page]], request: Any, page_size: int, limit: int
-) -> AsyncIterator[_Page]:
-    """A list's pages, until they have `limit` rows."""
-    left = limit
-    while left > 0:
-        request.page_size = min(page_size, left)
-        page = await method(request)
-        yield page
-        left -= request.page_size
-        request.page_token = getattr(page, "next_page_token")  # noqa: B009 - of every list
-        if not request.page_token:
-            return
-
-
 # How it looks
 
 
@@ -168,7 +162,7 @@ def show(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     Console().print(table)
 
 
-def progress() -> Progress:
+def progress(is_shown: bool = True) -> Progress:
     """A bar on stderr, gone when the work is done; nothing where that is no terminal."""
     console = Console(stderr=True)
     return Progress(
@@ -178,5 +172,10 @@ def progress() -> Progress:
         MofNCompleteColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not (is_shown and is_watched()),
     )
+
+
+def is_watched() -> bool:
+    """Whether somebody sees stderr: FORCE_COLOR makes no terminal of a file."""
+    return sys.stderr.isatty()

@@ -22,14 +22,12 @@ from zaaz_client.asking import (
     check_id,
     limited,
     moment,
-    pages,
     show,
     time_text,
 )
 from zaaz_client.client import ZaazClient
+from zaaz_client.lists import iterate
 from zaaz_client.retry import retry_within
-
-PAGE_SIZE: Final = 500
 
 _SCOPES: Final = "admin"
 
@@ -94,8 +92,9 @@ def list_(
     request = ListApiKeysRequest(client_id=client_id, show_revoked=revoked)
 
     async def work(client: ZaazClient) -> list[ApiKey]:
-        listed = pages(client.auth.ListApiKeys, request, PAGE_SIZE, limit)
-        return [key async for page in listed for key in page.api_keys]
+        method = client.auth.ListApiKeys
+        listed = iterate(method, request, limit=limit, retry_seconds=PATIENCE_SECONDS)
+        return [key async for key in listed]
 
     found = ask(work, target, given_key, _SCOPES)
     if as_json:

@@ -2,13 +2,11 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import click
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
 from zaaz.credits.v1.ai_model_pb2 import (
@@ -20,12 +18,18 @@ from zaaz.credits.v1.ai_model_pb2 import (
     TokenPrices,
 )
 
-from zaaz_client.asking import finish
+from zaaz_client.asking import (
+    PATIENCE_SECONDS,
+    as_dict,
+    ask,
+    asking,
+    limited,
+    progress,
+    time_text,
+)
 from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import DEFAULT_TARGET, api_key, new_client
+from zaaz_client.lists import iterate
 
-MAX_LISTED: Final = 10_000
-PAGE_SIZE: Final = 1_000
 SCOPES: Final = "credits.read to list, credits.write to import, or admin"
 MAX_SHOWN: Final = 200
 """Differences in a table; --json has all of them."""
@@ -38,20 +42,8 @@ _KINDS: Final = (
     ("cache read", "cache_read_token_price_micros"),
     ("cache write", "cache_write_token_price_micros"),
 )
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_T = TypeVar("_T")
 
-
-def _asking(command: _Command) -> _Command:
-    """The options of both commands."""
-    for add in (
-        click.option("--json", "as_json", is_flag=True, help="JSON on stdout."),
-        click.option("--api-key", "given_key", envvar="ZAAZ_API_KEY", help="Or ZAAZ_API_KEY."),
-        click.option("--target", envvar="ZAAZ_TARGET", default=DEFAULT_TARGET, show_default=True),
-        click.option("--provider", "providers", multiple=True, help="Only of this provider."),
-    ):
-        command = add(command)
-    return command
+_of_providers = click.option("--provider", "providers", multiple=True, help="Only of this one.")
 
 
 @click.group()
@@ -61,10 +53,9 @@ def models() -> None:
 
 @models.command("list")
 @click.option("--search", default="", help="Only those whose name or value begins so.")
-@click.option(
-    "--limit", type=click.IntRange(1, MAX_LISTED), default=100, show_default=True, help="At most."
-)
-@_asking
+@limited
+@_of_providers
+@asking
 def list_(
     search: str,
     limit: int,
@@ -79,11 +70,17 @@ def list_(
     options or key; 3 no server.
     """
     filter_ = " OR ".join(f"provider = {json.dumps(one)}" for one in providers)
-    client = new_client(target, api_key(given_key, target))
-    found = finish(_listed(client, filter_, search, limit), target, SCOPES)
+    request = ListAiModelsRequest(filter=filter_, search=search, order_by="value asc")
+
+    async def work(client: ZaazClient) -> list[AiModel]:
+        method = client.credits.ListAiModels
+        listed = iterate(method, request, limit=limit, retry_seconds=PATIENCE_SECONDS)
+        return [model async for model in listed]
+
+    found = ask(work, target, given_key, SCOPES)
     if as_json:
         for model in found:
-            click.echo(json.dumps(_message(model)))
+            click.echo(json.dumps(as_dict(model)))
     else:
         Console().print(_models_table(found))
 
@@ -96,7 +93,8 @@ def list_(
 )
 @click.option("--dry-run", is_flag=True, help="Show what differs and change nothing.")
 @click.option("--yes", is_flag=True, help="Apply without asking.")
-@_asking
+@_of_providers
+@asking
 def import_(
     effective_time: datetime | None,
     dry_run: bool,
@@ -119,23 +117,24 @@ def import_(
     request = ImportAiModelsRequest(dry_run=True, providers=providers)
     if effective_time is not None:
         request.effective_time.FromDatetime(effective_time.replace(tzinfo=UTC))
-    key = api_key(given_key, target)
 
-    def ask() -> ImportAiModelsResponse:
-        return finish(_import(new_client(target, key), request), target, SCOPES)
+    async def work(client: ZaazClient) -> ImportAiModelsResponse:
+        with progress() as bar:
+            bar.add_task("comparing" if request.dry_run else "applying", total=None)
+            return await client.credits.ImportAiModels(request, timeout=IMPORT_TIMEOUT_SECONDS)
 
-    found = ask()
+    found = ask(work, target, given_key, SCOPES)
     if not as_json:
         _show(found)
     if not dry_run and found.differences and _is_wanted(found, yes, as_json):
         request.dry_run = False
         # One that is answered late is not applied twice when it is sent again.
         request.request_id = uuid.uuid4().hex
-        found = ask()
+        found = ask(work, target, given_key, SCOPES)
         if not as_json:
             click.echo(f"Applied {len(found.differences):,} from {found.source}.")
     if as_json:
-        click.echo(json.dumps(_message(found)))
+        click.echo(json.dumps(as_dict(found)))
 
 
 def _is_wanted(found: ImportAiModelsResponse, yes: bool, as_json: bool) -> bool:
@@ -146,36 +145,7 @@ def _is_wanted(found: ImportAiModelsResponse, yes: bool, as_json: bool) -> bool:
     return True
 
 
-async def _listed(client: ZaazClient, filter_: str, search: str, limit: int) -> list[AiModel]:
-    found: list[AiModel] = []
-    token = ""
-    async with client:
-        while len(found) < limit:
-            request = ListAiModelsRequest(
-                filter=filter_,
-                search=search,
-                order_by="value asc",
-                page_size=min(PAGE_SIZE, limit - len(found)),
-                page_token=token,
-            )
-            page = await client.credits.ListAiModels(request)
-            found += page.ai_models
-            token = page.next_page_token
-            if not token:
-                break
-    return found
-
-
-async def _import(client: ZaazClient, request: ImportAiModelsRequest) -> ImportAiModelsResponse:
-    async with client:
-        return await client.credits.ImportAiModels(request, timeout=IMPORT_TIMEOUT_SECONDS)
-
-
 # How it looks
-
-
-def _message(message: Message) -> dict[str, Any]:
-    return MessageToDict(message, preserving_proto_field_name=True)
 
 
 def _show(found: ImportAiModelsResponse) -> None:
@@ -201,8 +171,7 @@ def _differences_table(found: Iterable[AiModelDifference]) -> Table:
     table = _table("value", "from")
     for one in found:
         before = one.prices_before if one.HasField("prices_before") else None
-        starts = one.effective_time.ToDatetime(UTC).isoformat(timespec="seconds")
-        since = starts.replace("+00:00", "Z") if one.effective_time.seconds else "always"
+        since = time_text(one.effective_time) or "always"
         table.add_row(one.value, since, *_row(before, one.prices_after))
     return table
 

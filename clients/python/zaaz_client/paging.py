@@ -29,7 +29,7 @@ async def pages(
     `request`: with the filters; its page_size is PAGE_SIZE if it has none. It is
     copied. `prefetch`: asks for the next page while this one is worked on, one
     ahead at most. A page that fails with what may pass is asked for again, for
-    `retry_seconds`. Raises ZaazError.
+    `retry_seconds`; 0: once. Raises ZaazError.
     """
     asked = type(request)()
     asked.CopyFrom(request)
@@ -38,7 +38,7 @@ async def pages(
 
     def ask() -> Awaitable[_Page]:
         asked.page_size = size if left is None else min(size, left)
-        return retry_within(method, asked, retry_seconds)
+        return retry_within(method, asked, retry_seconds) if retry_seconds > 0 else method(asked)
 
     ahead: asyncio.Future[_Page] | None = None
     try:

@@ -22,18 +22,17 @@ from zaaz_client.asking import (
     asking,
     check_id,
     limited,
-    pages,
     progress,
     show,
     time_text,
 )
 from zaaz_client.client import ZaazClient
 from zaaz_client.command_line import BadUsage
+from zaaz_client.lists import iterate
 from zaaz_client.retry import retry_within
 from zaaz_client.statements.formats import credits_text
 from zaaz_client.status import from_status
 
-PAGE_SIZE: Final = 1_000
 BATCH_IDS: Final = 1_000
 """In one call."""
 MAX_REJECTED: Final = 100_000
@@ -170,8 +169,9 @@ def _check_choice(ids: tuple[str, ...], all_: bool, user: str) -> None:
 
 async def _listed(client: ZaazClient, user: str, limit: int) -> list[RejectedUsage]:
     request = ListRejectedUsageRequest(user_id=user)
-    listed = pages(client.usage.ListRejectedUsage, request, PAGE_SIZE, limit)
-    return [one async for page in listed for one in page.rejected_usages]
+    method = client.usage.ListRejectedUsage
+    listed = iterate(method, request, limit=limit, retry_seconds=PATIENCE_SECONDS)
+    return [one async for one in listed]
 
 
 async def _chosen(client: ZaazClient, ids: Sequence[str], user: str) -> list[str]:

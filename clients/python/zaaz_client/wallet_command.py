@@ -1,27 +1,20 @@
 """`zaaz wallet show` and `zaaz wallet watch`."""
 
 import json
-import re
 import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
-from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 from rich.table import Table
 from zaaz.ledger.v1.wallet_pb2 import OverdraftPolicy, Wallet
 from zaaz.wallet.v1.wallet_service_pb2 import GetWalletRequest
 
-from zaaz_client.asking import finish
+from zaaz_client.asking import as_dict, ask, asking, check_id
 from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import (
-    DEFAULT_TARGET,
-    Interrupted,
-    api_key,
-    new_client,
-)
+from zaaz_client.command_line import DEFAULT_TARGET, Interrupted
 from zaaz_client.statements.formats import credits_text
 from zaaz_client.watch import (
     WalletChanged,
@@ -32,28 +25,9 @@ from zaaz_client.watch import (
     WatchSettings,
 )
 
-_USER: Final = re.compile(r"[0-9a-f]{24}")
 SCOPES: Final = "wallet.read or admin"
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_T = TypeVar("_T")
 
-
-def _check_user(_: click.Context, __: click.Parameter, user_id: str) -> str:
-    if _USER.fullmatch(user_id) is None:
-        raise click.BadParameter("must be 24 lowercase hex digits")
-    return user_id
-
-
-def _asking(command: _Command) -> _Command:
-    """The argument and the options of both commands."""
-    for add in (
-        click.option("--json", "as_json", is_flag=True, help="JSON on stdout, one object a line."),
-        click.option("--api-key", "given_key", envvar="ZAAZ_API_KEY", help="Or ZAAZ_API_KEY."),
-        click.option("--target", envvar="ZAAZ_TARGET", default=DEFAULT_TARGET, show_default=True),
-        click.argument("user_id", metavar="USER", callback=_check_user),
-    ):
-        command = add(command)
-    return command
+_of_user = click.argument("user_id", metavar="USER", callback=check_id)
 
 
 @click.group()
@@ -62,21 +36,27 @@ def wallet() -> None:
 
 
 @wallet.command()
-@_asking
+@_of_user
+@asking
 def show(user_id: str, target: str, given_key: str | None, as_json: bool) -> None:
     """Show the wallet of USER.
 
     Exit codes: 0 shown; 1 refused; 2 wrong options or key; 3 no server.
     """
-    found = finish(_get(_client(target, given_key), user_id), target, SCOPES)
+
+    async def work(client: ZaazClient) -> Wallet:
+        return (await client.wallets.GetWallet(GetWalletRequest(user_id=user_id))).wallet
+
+    found = ask(work, target, given_key, SCOPES)
     if as_json:
-        click.echo(json.dumps(_message(found)))
+        click.echo(json.dumps(as_dict(found)))
     else:
         Console().print(_table(found))
 
 
 @wallet.command()
-@_asking
+@_of_user
+@asking
 @click.option("--resume", "resume_token", default="", metavar="TOKEN", help="Go on after it.")
 @click.option("--count", type=click.IntRange(1), help="End after so many events.")
 @click.option(
@@ -103,15 +83,18 @@ def watch(
     server; 130 interrupted.
     """
     settings = WatchSettings(stall_timeout_seconds=patience)
-    client = _client(target, given_key)
     last = [resume_token]
 
     def tell(event: WalletEvent, token: str) -> None:
         last[0] = token
         click.echo(json.dumps(_line(event, token)) if as_json else _words(event))
 
+    async def work(client: ZaazClient) -> None:
+        events = client.watch_wallet(user_id, resume_token, settings=settings)
+        await _watch(events, tell, count)
+
     try:
-        finish(_watch(client, user_id, resume_token, settings, tell, count), target, SCOPES)
+        ask(work, target, given_key, SCOPES)
     except Interrupted:
         words = ["zaaz", "wallet", "watch", user_id, "--resume", last[0]]
         if target != DEFAULT_TARGET:
@@ -119,39 +102,19 @@ def watch(
         raise Interrupted(f"Interrupted. To go on:\n  {shlex.join(words)}") from None
 
 
-def _client(target: str, given_key: str | None) -> ZaazClient:
-    return new_client(target, api_key(given_key, target))
-
-
-async def _get(client: ZaazClient, user_id: str) -> Wallet:
-    async with client:
-        return (await client.wallets.GetWallet(GetWalletRequest(user_id=user_id))).wallet
-
-
 async def _watch(
-    client: ZaazClient,
-    user_id: str,
-    resume_token: str,
-    settings: WatchSettings,
-    tell: Callable[[WalletEvent, str], None],
-    count: int | None,
+    events: WalletWatch, tell: Callable[[WalletEvent, str], None], count: int | None
 ) -> None:
-    async with client:
-        events: WalletWatch
-        async with client.watch_wallet(user_id, resume_token, settings=settings) as events:
-            told = 0
-            async for event in events:
-                tell(event, events.resume_token)
-                told += 1
-                if told == count:
-                    return
+    async with events:
+        told = 0
+        async for event in events:
+            tell(event, events.resume_token)
+            told += 1
+            if told == count:
+                return
 
 
 # How it looks
-
-
-def _message(found: Wallet) -> dict[str, Any]:
-    return MessageToDict(found, preserving_proto_field_name=True)
 
 
 def _line(event: WalletEvent, token: str) -> dict[str, Any]:
@@ -160,7 +123,7 @@ def _line(event: WalletEvent, token: str) -> dict[str, Any]:
     match event:
         case WalletSnapshot():
             line = {"event": "snapshot", "resynced": event.resynced}
-            line |= {"sequence": event.wallet.sequence, "wallet": _message(event.wallet)}
+            line |= {"sequence": event.wallet.sequence, "wallet": as_dict(event.wallet)}
         case WalletChanged():
             line = {"event": "change", "first_sequence": event.first_sequence}
             line |= {"sequence": event.sequence, "credits_micros": event.credits_micros}

@@ -15,24 +15,22 @@ from zaaz.wallet.v1.wallet_service_pb2 import (
 )
 
 from zaaz_client.asking import (
+    PATIENCE_SECONDS,
     Refused,
     as_dict,
     ask,
     asking,
     check_id,
     limited,
-    pages,
     progress,
     show,
     time_text,
 )
 from zaaz_client.client import ZaazClient
 from zaaz_client.command_line import BadUsage
+from zaaz_client.lists import iterate
 from zaaz_client.statements.formats import credits_text
 
-PAGE_SIZE: Final = 500
-MAX_VERIFIED: Final = 1_000_000_000
-"""Wallets in one run: each is forgotten when it is found sound."""
 MAX_SHOWN: Final = 200
 """Wallets and differences in a table; --json has all of them."""
 VERIFY_TIMEOUT_SECONDS: Final = 300.0
@@ -72,7 +70,7 @@ def list_wallets(email: str, limit: int, target: str, given_key: str | None, as_
     """
 
     async def work(client: ZaazClient) -> list[Wallet]:
-        return [wallet async for wallet in _wallets(client, email, limit)]
+        return [wallet async for wallet in _listed(client, limit, email)]
 
     found = ask(work, target, given_key, _SCOPES)
     if as_json:
@@ -115,11 +113,10 @@ def verify_wallets(
         click.echo(f"Sound: {found.wallets:,} wallets, {found.transactions:,} transactions.")
 
 
-async def _wallets(client: ZaazClient, email: str, limit: int) -> AsyncIterator[Wallet]:
+def _listed(client: ZaazClient, limit: int | None = None, email: str = "") -> AsyncIterator[Wallet]:
     request = ListWalletsRequest(email=email)
-    async for page in pages(client.wallets.ListWallets, request, PAGE_SIZE, limit):
-        for wallet in page.wallets:
-            yield wallet
+    method = client.wallets.ListWallets
+    return iterate(method, request, limit=limit, prefetch=True, retry_seconds=PATIENCE_SECONDS)
 
 
 async def _verify(
@@ -144,7 +141,7 @@ async def _users(client: ZaazClient, users: tuple[str, ...]) -> AsyncIterator[st
     for user in dict.fromkeys(users):
         yield user
     if not users:
-        async for wallet in _wallets(client, "", MAX_VERIFIED):
+        async for wallet in _listed(client):
             yield wallet.user_id
 
 

@@ -1,6 +1,6 @@
 """Reads back what a run did to its wallets."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -8,11 +8,12 @@ from zaaz.credits.v1.credits_service_pb2 import (
     ListCreditsTransactionsRequest,
     ListCreditsUsagesRequest,
 )
-from zaaz.ledger.v1.credits_transaction_pb2 import TRANSACTION_TYPE_INCREASE, CreditsTransaction
+from zaaz.ledger.v1.credits_transaction_pb2 import TRANSACTION_TYPE_INCREASE
 from zaaz.ledger.v1.credits_usage_pb2 import CreditsUsage
 from zaaz.wallet.v1.wallet_service_pb2 import GetWalletRequest, VerifyWalletRequest
 
 from zaaz_client.client import ZaazClient
+from zaaz_client.lists import iterate
 from zaaz_client.replay.plan import Plan
 from zaaz_client.replay.wallets import for_each
 from zaaz_client.retry import retry
@@ -88,7 +89,11 @@ class _WalletReader:
 
     async def _read_usages(self, own: Books) -> None:
         expected = set(self._plan.indexes_of(self._user))
-        async for usage in self._usages():
+        async for usage in iterate(
+            self._client.credits.ListCreditsUsages,
+            ListCreditsUsagesRequest(user_id=self._user_id, page_size=PAGE_SIZE),
+            retry_seconds=self._patience_seconds,
+        ):
             own.usages += 1
             own.charged_micros += usage.credits_micros
             own.shortfall_micros += usage.shortfall_micros
@@ -110,7 +115,11 @@ class _WalletReader:
             self._differ(own, f"usage {usage.usage_key} does not say what was sent")
 
     async def _read_transactions(self, own: Books) -> None:
-        async for transaction in self._transactions():
+        async for transaction in iterate(
+            self._client.credits.ListCreditsTransactions,
+            ListCreditsTransactionsRequest(user_id=self._user_id, page_size=PAGE_SIZE),
+            retry_seconds=self._patience_seconds,
+        ):
             if transaction.type == TRANSACTION_TYPE_INCREASE:
                 own.granted_micros += transaction.credits_micros
             else:
@@ -151,31 +160,6 @@ class _WalletReader:
 
     def _differ(self, own: Books, what: str) -> None:
         own.differ(f"user {self._user_id}: {what}")
-
-    async def _usages(self) -> AsyncIterator[CreditsUsage]:
-        request = ListCreditsUsagesRequest(user_id=self._user_id, page_size=PAGE_SIZE)
-        while True:
-            page = await retry(
-                lambda: self._client.credits.ListCreditsUsages(request), self._patience_seconds
-            )
-            for usage in page.credits_usages:
-                yield usage
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    async def _transactions(self) -> AsyncIterator[CreditsTransaction]:
-        request = ListCreditsTransactionsRequest(user_id=self._user_id, page_size=PAGE_SIZE)
-        while True:
-            page = await retry(
-                lambda: self._client.credits.ListCreditsTransactions(request),
-                self._patience_seconds,
-            )
-            for transaction in page.credits_transactions:
-                yield transaction
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
 
 def _add(total: Books, own: Books) -> None:

@@ -15,6 +15,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from zaaz_client.asking import is_watched
 from zaaz_client.replay.runner import Outcome
 
 _MICROS: Final = 1_000_000
@@ -36,7 +37,7 @@ class ProgressDisplay:
             TimeElapsedColumn(),
             TextColumn("[yellow]{task.fields[note]}"),
         )
-        hidden = not self._console.is_terminal
+        hidden = not is_watched()
         with Progress(*columns, console=self._console, disable=hidden) as progress:
             task = progress.add_task(name, total=total, completed=done, note="")
             yield _Bar(progress, task)

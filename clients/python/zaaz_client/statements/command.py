@@ -1,25 +1,18 @@
 """`zaaz statement`: get, verify, keys."""
 
-import asyncio
 import re
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeVar
+from typing import Final, TextIO
 
 import click
 
-from zaaz_client.command_line import DEFAULT_TARGET, BadUsage, Unreachable, api_key, new_client
-from zaaz_client.errors import (
-    AccessRefused,
-    DeadlineExceeded,
-    InvalidRequest,
-    NotFound,
-    Unavailable,
-    ZaazError,
-)
+from zaaz_client.asking import ask_with, check_id, moment, progress, to_target, with_key
+from zaaz_client.client import ZaazClient
+from zaaz_client.command_line import BadUsage, api_key
 from zaaz_client.statements.download import signing_keys, statement_lines
 from zaaz_client.statements.formats import FORMATS, credits_text
 from zaaz_client.statements.verify import MAX_LINE_BYTES, Verdict, verify
@@ -33,8 +26,9 @@ KEY_BYTES: Final = 32
 _KEY: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _NO_KEY: Final = "none"
 """Sent where no key of the API is needed: the header may not be empty."""
-
-_T = TypeVar("_T")
+_SCOPES: Final = "wallet.read or admin"
+_SHOWN_EVERY: Final = 500
+"""Lines."""
 
 
 class BadStatement(click.ClickException):
@@ -43,32 +37,13 @@ class BadStatement(click.ClickException):
     exit_code = 1
 
 
-class Failed(click.ClickException):
-    """The server refused for a reason that is nobody's mistake here."""
-
-    exit_code = 1
-
-
-def _moment(text: str) -> datetime:
-    """A day or a time of ISO 8601; UTC where it names no other zone."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        problem = f"{text!r} is no time like 2026-01-31 or 2026-01-31T12:00:00Z"
-        raise click.BadParameter(problem) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-_target = click.option("--target", envvar="ZAAZ_TARGET", default=DEFAULT_TARGET, show_default=True)
-
-
 @click.group()
 def statement() -> None:
     """Statements: get one, and verify one offline."""
 
 
 @statement.command()
-@click.argument("user")
+@click.argument("user", callback=check_id)
 @click.option(
     "--format",
     "format_name",
@@ -86,15 +61,15 @@ def statement() -> None:
 @click.option(
     "--from",
     "start",
-    type=_moment,
+    type=moment,
     metavar="TIME",
     help="The period's first moment.  [default: the wallet's making]",
 )
 @click.option(
-    "--to", "end", type=_moment, metavar="TIME", help="First moment after it.  [default: now]"
+    "--to", "end", type=moment, metavar="TIME", help="First moment after it.  [default: now]"
 )
-@_target
-@click.option("--api-key", "given_key", envvar="ZAAZ_API_KEY", help="Better as ZAAZ_API_KEY.")
+@to_target
+@with_key
 def get(
     user: str,
     format_name: str,
@@ -106,12 +81,26 @@ def get(
 ) -> None:
     """Write the statement of USER, a user's id.
 
-    Exit codes: 0 written; 1 the server failed; 2 wrong options, user or key;
-    3 the server cannot be reached.
+    Exit codes: 0 written; 1 refused; 2 wrong options or key; 3 no server.
     """
     key = api_key(given_key, target)
-    with _written(output) as file:
-        _run(_write(user, format_name, (start, end), target, key, file), target)
+    # On a terminal the statement itself is what is seen.
+    shown = output is not None or not sys.stdout.isatty()
+    with _written(output) as file, progress(shown) as bar:
+        task = bar.add_task("lines written", total=None)
+
+        async def work(client: ZaazClient) -> None:
+            lines = statement_lines(
+                client, user, FORMATS[format_name], start, end, patience_seconds=PATIENCE_SECONDS
+            )
+            count = 0
+            async for line in lines:
+                file.write(line)
+                count += 1
+                if count % _SHOWN_EVERY == 0:
+                    bar.update(task, completed=count)
+
+        ask_with(work, target, key, _SCOPES)
 
 
 @statement.command(name="verify")
@@ -125,7 +114,7 @@ def get(
 )
 @click.option("--fetch", is_flag=True, help="Ask the server for its public keys.")
 @click.option("--no-signature", is_flag=True, help="Be content without a checked signature.")
-@_target
+@to_target
 def verify_(
     file: Path, given: tuple[str, ...], fetch: bool, no_signature: bool, target: str
 ) -> None:
@@ -139,7 +128,7 @@ def verify_(
     """
     keys = [key for each in given for key in _read_keys(each)]
     if fetch:
-        keys += _run(_fetch(target), target).values()
+        keys += _fetch(target).values()
     verdict = _verify(file, keys)
     if verdict.problems:
         raise BadStatement(_told(file, verdict))
@@ -152,43 +141,15 @@ def verify_(
 
 
 @statement.command()
-@_target
+@to_target
 def keys(target: str) -> None:
     """Print the server's public keys: one a line, after its id."""
-    for name, key in _run(_fetch(target), target).items():
+    for name, key in _fetch(target).items():
         click.echo(f"{name} {key.hex()}")
 
 
-async def _write(
-    user: str,
-    format_name: str,
-    period: tuple[datetime | None, datetime | None],
-    target: str,
-    key: str,
-    file: TextIO,
-) -> None:
-    written, patience = FORMATS[format_name], PATIENCE_SECONDS
-    async with new_client(target, key) as client:
-        lines = statement_lines(client, user, written, *period, patience_seconds=patience)
-        async for line in lines:
-            file.write(line)
-
-
-async def _fetch(target: str) -> dict[str, bytes]:
-    async with new_client(target, _NO_KEY) as client:
-        return await signing_keys(client)
-
-
-def _run(work: Coroutine[Any, Any, _T], target: str) -> _T:
-    """The result of `work`; its errors as words and an exit code."""
-    try:
-        return asyncio.run(work)
-    except (Unavailable, DeadlineExceeded) as error:
-        raise Unreachable(f"Cannot reach zaaz at {target}: {error}") from error
-    except (AccessRefused, InvalidRequest, NotFound) as error:
-        raise BadUsage(str(error)) from error
-    except ZaazError as error:
-        raise Failed(str(error)) from error
+def _fetch(target: str) -> dict[str, bytes]:
+    return ask_with(signing_keys, target, _NO_KEY, "none at all")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from zaaz.wallet.v1.statement_service_pb2 import (
 
 from zaaz_client.client import ZaazClient
 from zaaz_client.errors import ProtocolError
-from zaaz_client.retry import retry
+from zaaz_client.lists import iterate, pages
 from zaaz_client.statements.formats import Format
 from zaaz_client.statements.rows import UnreadableForm, head_row, opening_row, transaction_row
 
@@ -38,17 +38,17 @@ async def statement_lines(
         request.start_time.FromDatetime(start)
     if end is not None:
         request.end_time.FromDatetime(end)
-    page = await _page(client, request, patience_seconds)
+    page: GetStatementResponse | None = None
+    found = pages(client.statements.GetStatement, request, retry_seconds=patience_seconds)
     try:
-        yield written.title
-        yield written.write(opening_row(page))
-        while True:
+        async for next_page in found:
+            if page is None:
+                yield written.title
+                yield written.write(opening_row(next_page))
+            page = next_page
             for line in page.lines:
                 yield written.write(transaction_row(line))
-            if not page.next_page_token:
-                break
-            request.page_token = page.next_page_token
-            page = await _page(client, request, patience_seconds)
+        assert page is not None
         yield written.write(head_row(page.head))
     except UnreadableForm as error:
         raise ProtocolError(f"the server sent what is no statement: {error}") from error
@@ -56,17 +56,5 @@ async def statement_lines(
 
 async def signing_keys(client: ZaazClient) -> dict[str, bytes]:
     """The server's public keys, 32 bytes each, by their id. Needs no key of the API."""
-    keys: dict[str, bytes] = {}
-    request = ListSigningKeysRequest()
-    while True:
-        page = await client.statements.ListSigningKeys(request)
-        keys |= {key.key_id: key.public_key for key in page.signing_keys}
-        if not page.next_page_token:
-            return keys
-        request.page_token = page.next_page_token
-
-
-async def _page(
-    client: ZaazClient, request: GetStatementRequest, patience_seconds: float
-) -> GetStatementResponse:
-    return await retry(lambda: client.statements.GetStatement(request), patience_seconds)
+    listed = iterate(client.statements.ListSigningKeys, ListSigningKeysRequest())
+    return {key.key_id: key.public_key async for key in listed}
