@@ -12,6 +12,9 @@ from zaaz.credits.v1.credits_process_service_pb2_grpc import (
 from zaaz.credits.v1.credits_service_pb2_grpc import add_CreditsServiceServicer_to_server
 from zaaz.credits.v1.feature_usage_log_pb2 import FeatureUsageEvent
 from zaaz.credits.v1.usage_service_pb2_grpc import add_UsageServiceServicer_to_server
+from zaaz.subscriptions.v1.subscription_service_pb2_grpc import (
+    add_SubscriptionServiceServicer_to_server,
+)
 from zaaz.wallet.v1.statement_service_pb2_grpc import add_StatementServiceServicer_to_server
 from zaaz.wallet.v1.wallet_service_pb2_grpc import add_WalletServiceServicer_to_server
 
@@ -19,7 +22,9 @@ from server.auth.service import AuthService
 from server.auth.servicer import AuthServicer
 from server.auth.store import COLLECTIONS as AUTH_COLLECTIONS
 from server.catalog.marks import COLLECTIONS as CATALOG_COLLECTIONS
+from server.catalog.offers.coupon_use import CouponUse
 from server.catalog.packages.resources import RESOURCES as PACKAGE_RESOURCES
+from server.catalog.packages.sold import SoldPackages
 from server.catalog.popups.store import COLLECTIONS as POPUP_COLLECTIONS
 from server.catalog.popups.store import PopupStore
 from server.catalog.resources import FEATURE_ENDPOINTS, FEATURES
@@ -52,6 +57,7 @@ from server.ledger.alerts import Alert
 from server.ledger.committer import Committer
 from server.ledger.hold_service import HoldLedger
 from server.ledger.metrics import LedgerMetrics
+from server.ledger.package_service import PackageLedger
 from server.ledger.reader import LedgerReader
 from server.ledger.service import Ledger
 from server.ledger.statements import StatementReader
@@ -81,6 +87,8 @@ from server.rpc.drain import Drain
 from server.rpc.server import RpcServer
 from server.rpc.telemetry import Telemetry
 from server.rpc.validation import warm
+from server.subscriptions.resources import PACKAGE_TRANSACTIONS
+from server.subscriptions.servicer import SubscriptionServicer
 from server.wallet.alerts import COLLECTIONS as ALERT_COLLECTIONS
 from server.wallet.alerts import CONSUMER as ALERTS_CONSUMER
 from server.wallet.alerts import WalletAlerts
@@ -98,6 +106,7 @@ RESOURCES = (
     FEATURES,
     FEATURE_ENDPOINTS,
     *PACKAGE_RESOURCES,
+    PACKAGE_TRANSACTIONS,
     FEATURE_USAGE_LOGS,
 )
 """All declared resources: who refers to whom is read from them."""
@@ -170,6 +179,7 @@ async def add_services(rpc: RpcServer, auth: AuthService, foundation: Foundation
     _add_wallets(rpc, foundation, messages, ledgers, tokens)
     _add_credits(rpc, foundation, ledgers, books, resources, tokens)
     _add_usage(rpc, foundation, ledgers, books, resources, tokens)
+    _add_subscriptions(rpc, foundation, ledgers, resources)
     foundation.background.start("keys", auth.run())
     _start_expiries(foundation, messages, ledgers)
     return messages.realtime
@@ -300,6 +310,21 @@ def _add_usage(
         events=[usage_service_pb2.UsageEvent()], feature_events=[FeatureUsageEvent()]
     )
     warm([empty])
+
+
+def _add_subscriptions(
+    rpc: RpcServer, foundation: Foundation, ledgers: _Ledgers, resources: Resources
+) -> None:
+    database, clock = foundation.database, foundation.clock
+    servicer = SubscriptionServicer(
+        ledgers.ledger,
+        PackageLedger(ledgers.committer, clock),
+        SoldPackages(database),
+        CouponUse(database),
+        resources,
+        clock,
+    )
+    rpc.add(add_SubscriptionServiceServicer_to_server, servicer, complete=True)
 
 
 def _start_expiries(foundation: Foundation, messages: _Messages, ledgers: _Ledgers) -> None:

@@ -21,7 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "wallet": {"kernel", "mongo", "ledger"},
     "workers": {"kernel", "mongo", "ledger"},
     "credits": {"kernel", "mongo", "resources", "ledger"},
-    "catalog": {"kernel", "mongo", "resources"},
+    "catalog": {"kernel", "mongo", "resources", "ledger"},
+    "subscriptions": {"kernel", "mongo", "resources", "ledger"},
     "config": {"rpc"},
     "rest": {"config", "kernel", "rpc"},
 }

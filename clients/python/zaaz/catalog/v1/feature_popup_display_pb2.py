@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from zaaz.catalog.v1 import feature_popup_pb2 as zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+zaaz/catalog/v1/feature_popup_display.proto\x12\x0fzaaz.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#zaaz/catalog/v1/feature_popup.proto\"\x8e\x01\n\x17GetFeaturePopupsRequest\x12.\n\x07user_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\x12\"\n\x07\x66\x65\x61ture\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x07\x66\x65\x61ture\x12\x1f\n\x05limit\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x05limit\"`\n\x18GetFeaturePopupsResponse\x12\x44\n\x0e\x66\x65\x61ture_popups\x18\x01 \x03(\x0b\x32\x1d.zaaz.catalog.v1.FeaturePopupR\rfeaturePopups\"\xd1\x01\n\x1a\x44ismissFeaturePopupRequest\x12.\n\x07user_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\x12?\n\x10\x66\x65\x61ture_popup_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x0e\x66\x65\x61turePopupId\x12\x42\n\x0fhide_until_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rhideUntilTime\"e\n\x1b\x44ismissFeaturePopupResponse\x12\x46\n\x11hidden_until_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fhiddenUntilTimeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+zaaz/catalog/v1/feature_popup_display.proto\x12\x0fzaaz.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#zaaz/catalog/v1/feature_popup.proto\"\x8e\x01\n\x17GetFeaturePopupsRequest\x12.\n\x07user_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\x12\"\n\x07\x66\x65\x61ture\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x07\x66\x65\x61ture\x12\x1f\n\x05limit\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x05limit\"`\n\x18GetFeaturePopupsResponse\x12\x44\n\x0e\x66\x65\x61ture_popups\x18\x01 \x03(\x0b\x32\x1d.zaaz.catalog.v1.FeaturePopupR\rfeaturePopups\"\x8a\x02\n\x1a\x44ismissFeaturePopupRequest\x12.\n\x07user_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x06userId\x12?\n\x10\x66\x65\x61ture_popup_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x0e\x66\x65\x61turePopupId\x12\x42\n\x0fhide_until_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rhideUntilTime\x12\x37\n\nrequest_id\x18\x04 \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[!-~]{1,128}$\xd8\x01\x01R\trequestId\"e\n\x1b\x44ismissFeaturePopupResponse\x12\x46\n\x11hidden_until_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fhiddenUntilTimeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,12 +44,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DISMISSFEATUREPOPUPREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\022r\0202\016^[0-9a-f]{24}$'
   _globals['_DISMISSFEATUREPOPUPREQUEST'].fields_by_name['feature_popup_id']._loaded_options = None
   _globals['_DISMISSFEATUREPOPUPREQUEST'].fields_by_name['feature_popup_id']._serialized_options = b'\272H\022r\0202\016^[0-9a-f]{24}$'
+  _globals['_DISMISSFEATUREPOPUPREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_DISMISSFEATUREPOPUPREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\025r\0202\016^[!-~]{1,128}$\330\001\001'
   _globals['_GETFEATUREPOPUPSREQUEST']._serialized_start=164
   _globals['_GETFEATUREPOPUPSREQUEST']._serialized_end=306
   _globals['_GETFEATUREPOPUPSRESPONSE']._serialized_start=308
   _globals['_GETFEATUREPOPUPSRESPONSE']._serialized_end=404
   _globals['_DISMISSFEATUREPOPUPREQUEST']._serialized_start=407
-  _globals['_DISMISSFEATUREPOPUPREQUEST']._serialized_end=616
-  _globals['_DISMISSFEATUREPOPUPRESPONSE']._serialized_start=618
-  _globals['_DISMISSFEATUREPOPUPRESPONSE']._serialized_end=719
+  _globals['_DISMISSFEATUREPOPUPREQUEST']._serialized_end=673
+  _globals['_DISMISSFEATUREPOPUPRESPONSE']._serialized_start=675
+  _globals['_DISMISSFEATUREPOPUPRESPONSE']._serialized_end=776
 # @@protoc_insertion_point(module_scope)

@@ -74,8 +74,11 @@ class DismissFeaturePopupRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     FEATURE_POPUP_ID_FIELD_NUMBER: _builtins.int
     HIDE_UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     feature_popup_id: _builtins.str
+    request_id: _builtins.str
+    """Not needed: dismissing twice is dismissing once."""
     @_builtins.property
     def hide_until_time(self) -> _timestamp_pb2.Timestamp:
         """Of MULTI_TIME: not before then. At most a year ahead."""
@@ -86,10 +89,11 @@ class DismissFeaturePopupRequest(_message.Message):
         user_id: _builtins.str = ...,
         feature_popup_id: _builtins.str = ...,
         hide_until_time: _timestamp_pb2.Timestamp | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hide_until_time", b"hide_until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_popup_id", b"feature_popup_id", "hide_until_time", b"hide_until_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_popup_id", b"feature_popup_id", "hide_until_time", b"hide_until_time", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
