@@ -255,7 +255,8 @@ class UsageStream:
             async with asyncio.timeout(limit if self._spool is None else 2 * limit):
                 await self.close()
         except (ZaazError, TimeoutError) as error:
-            _log.error("writer %s: %s: %s", self.writer_id, self._undelivered(), error)
+            why = str(error) or "out of time"
+            _log.error("writer %s: %s: %s", self.writer_id, self._undelivered(), why)
 
     def _undelivered(self) -> str:
         status = self.spool_status
