@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from zaaz.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from zaaz.catalog.v1.catalog_service_pb2_grpc import add_CatalogServiceServicer_to_server
+from zaaz.catalog.v1.offer_service_pb2_grpc import add_OfferServiceServicer_to_server
 from zaaz.credits.v1 import usage_service_pb2
 from zaaz.credits.v1.credits_process_service_pb2_grpc import (
     add_CreditsProcessServiceServicer_to_server,
@@ -23,6 +24,8 @@ from server.auth.servicer import AuthServicer
 from server.auth.store import COLLECTIONS as AUTH_COLLECTIONS
 from server.catalog.marks import COLLECTIONS as CATALOG_COLLECTIONS
 from server.catalog.offers.coupon_use import CouponUse
+from server.catalog.offers.servicer import OfferServicer
+from server.catalog.offers.store import COLLECTIONS as OFFER_COLLECTIONS
 from server.catalog.packages.resources import RESOURCES as PACKAGE_RESOURCES
 from server.catalog.packages.sold import SoldPackages
 from server.catalog.popups.store import COLLECTIONS as POPUP_COLLECTIONS
@@ -115,6 +118,7 @@ COLLECTIONS = (
     *LEDGER_COLLECTIONS,
     *PRICE_COLLECTIONS,
     *CATALOG_COLLECTIONS,
+    *OFFER_COLLECTIONS,
     *POPUP_COLLECTIONS,
     *RESOURCE_COLLECTIONS,
     *(collection for resource in RESOURCES for collection in collections(resource)),
@@ -180,6 +184,8 @@ async def add_services(rpc: RpcServer, auth: AuthService, foundation: Foundation
     _add_credits(rpc, foundation, ledgers, books, resources, tokens)
     _add_usage(rpc, foundation, ledgers, books, resources, tokens)
     _add_subscriptions(rpc, foundation, ledgers, resources)
+    offers = OfferServicer(foundation.database, ledgers.ledger, ledgers.reader, foundation.clock)
+    rpc.add(add_OfferServiceServicer_to_server, offers, complete=True)
     foundation.background.start("keys", auth.run())
     _start_expiries(foundation, messages, ledgers)
     return messages.realtime
