@@ -17,6 +17,7 @@ class Question(NamedTuple):
     ai_model: str
     tokens: Tokens
     words: int = 0
+    bypass_expiry: bool = False
 
 
 class Estimate(NamedTuple):
@@ -65,7 +66,7 @@ class Entitlements:
 
     def estimate(self, question: Question, time_ms: int) -> Estimate:
         """FIELD_INVALID, FEATURE_ENDPOINT_NOT_FOUND, PRICE_NOT_FOUND, AMOUNT_OUT_OF_RANGE."""
-        endpoint, ai_model, tokens, _ = question
+        endpoint, ai_model, tokens, _, _ = question
         if not endpoint and not ai_model:
             raise field_invalid("ai_model", "is required where there is no feature_endpoint")
         charge = self._pricing.charge(endpoint, ai_model, *tokens, time_ms)
@@ -105,7 +106,9 @@ class Entitlements:
     ) -> tuple[DomainError, ...]:
         """The same with the reasons of the wallet, which is as of the estimate's time."""
         price_micros = estimate.priced.charge.credits_micros
-        funds = hold_refusals(wallet, price_micros, estimate.priced_ms)
+        funds = hold_refusals(
+            wallet, price_micros, estimate.priced_ms, bypass_expiry=question.bypass_expiry
+        )
         return (*self.denials(question, wallet), *funds)
 
 

@@ -8,6 +8,7 @@ from zaaz.credits.v1 import credits_process_service_pb2 as pb
 from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServiceServicer
 from zaaz.ledger.v1 import hold_pb2
 
+from server.credits.bypass import bypasses_expiry
 from server.credits.entitlement import Entitlements, Estimate, Question
 from server.credits.explanation import Explainer
 from server.credits.freshness import Freshness, rests_on_books
@@ -101,7 +102,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
             wallet = await self._renewed(request.user_id)
             estimate = self._entitlements.estimate(question, now_ms)
             denials = self._entitlements.all_denials(question, wallet, estimate)
-        expired = wallet.profile.expires_ms <= now_ms
+        expired = wallet.profile.expires_ms <= now_ms and not question.bypass_expiry
         return pb.CheckAccessResponse(
             allowed=not denials,
             denials=[_denial(error) for error in denials],
@@ -260,8 +261,10 @@ def _priced(known: KnownHold, tokens: Tokens) -> Priced:
 
 
 def _question(request: pb.AuthorizeUsageRequest | pb.CheckAccessRequest) -> Question:
+    """SCOPE_MISSING."""
     tokens = Tokens(request.max_input_tokens, request.max_output_tokens)
-    return Question(request.feature_endpoint, request.ai_model, tokens, request.words)
+    endpoint, ai_model, words = request.feature_endpoint, request.ai_model, request.words
+    return Question(endpoint, ai_model, tokens, words, bypasses_expiry(request))
 
 
 def _terms(request: pb.AuthorizeUsageRequest, question: Question) -> HoldTerms:
@@ -274,6 +277,7 @@ def _terms(request: pb.AuthorizeUsageRequest, question: Question) -> HoldTerms:
         question.ai_model,
         question.words,
         dict(request.labels) if request.labels else None,
+        question.bypass_expiry,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from zaaz.credits.v1 import credits_service_pb2 as pb
 from zaaz.ledger.v1.credits_transaction_pb2 import CreditsTransaction
 
+from server.credits.bypass import bypasses_expiry
 from server.credits.prices.seed import Seed
 from server.credits.prices_servicer import PricesServicer
 from server.credits.pricing import Pricing, endpoint_not_found
@@ -151,13 +152,15 @@ class CreditsServicer(PricesServicer):
     async def _consumed(self, request: pb.ConsumeCreditsRequest) -> Posted:
         caller, value = _caller(request.request_id), request.feature_endpoint
         asked = (caller, request.user_id, request.credits_micros, _details(request))
+        bypass = bypasses_expiry(request)
         if not value:
-            return await self._ledger.consume(*asked)
+            return await self._ledger.consume(*asked, bypass_expiry=bypass)
         endpoint_id = self._pricing.endpoint_id(value)
         if endpoint_id is not None:
-            return await self._ledger.consume(*asked, UsedEndpoint(value, endpoint_id))
+            used = UsedEndpoint(value, endpoint_id)
+            return await self._ledger.consume(*asked, used, bypass_expiry=bypass)
         # It may have been there when this was asked first.
-        earlier = await self._ledger.consumed_before(*asked, value)
+        earlier = await self._ledger.consumed_before(*asked, value, bypass_expiry=bypass)
         if earlier is None:
             raise endpoint_not_found(value)
         return earlier

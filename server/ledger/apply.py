@@ -58,7 +58,7 @@ def consume(wallet: Wallet, operation: Consume, now_ms: int) -> Applied:
     """INSUFFICIENT_CREDITS, WALLET_EXPIRED."""
     wallet, expired, _, changes = expire(wallet, now_ms)
     amount = operation.credits_micros
-    if wallet.profile.expires_ms <= now_ms:
+    if wallet.profile.expires_ms <= now_ms and not operation.bypass_expiry:
         raise wallet_expired(wallet)
     if wallet.available_micros < amount:
         raise insufficient(wallet.available_micros, amount)

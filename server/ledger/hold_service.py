@@ -44,6 +44,7 @@ class HoldTerms(NamedTuple):
     ai_model: str = ""
     words: int = 0
     labels: Mapping[str, str] | None = None
+    bypass_expiry: bool = False
 
 
 class KnownHold(NamedTuple):
@@ -110,7 +111,9 @@ class HoldLedger:
             ai_model=terms.ai_model,
             labels=terms.labels or None,
         )
-        operation = PlaceHold(terms.user_id, hold, terms.ttl_ms, self.cause(caller))
+        operation = PlaceHold(
+            terms.user_id, hold, terms.ttl_ms, self.cause(caller), terms.bypass_expiry
+        )
         posted = await self._run(caller, operation, _asked(terms))
         if posted.hold is not None:
             self._remember(terms.user_id, posted.hold.hold)
@@ -217,7 +220,7 @@ class HoldLedger:
 
 def _asked(terms: HoldTerms) -> Sequence[object]:
     """What the caller asked for. Prices and their moment are not: a retry has others."""
-    return (
+    asked = (
         "hold",
         terms.user_id,
         (*terms.tokens,),
@@ -228,3 +231,5 @@ def _asked(terms: HoldTerms) -> Sequence[object]:
         terms.ai_model,
         terms.labels or None,
     )
+    # Left out where it is not asked for: that is how earlier requests were kept.
+    return (*asked, True) if terms.bypass_expiry else asked

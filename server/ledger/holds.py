@@ -37,19 +37,23 @@ def wallet_expired(wallet: Wallet) -> DomainError:
     )
 
 
-def funds_refusals(wallet: Wallet, amount_micros: int, now_ms: int) -> tuple[DomainError, ...]:
+def funds_refusals(
+    wallet: Wallet, amount_micros: int, now_ms: int, *, bypass_expiry: bool = False
+) -> tuple[DomainError, ...]:
     """Every reason of a wallet (as of now) against spending so much: none, one or two."""
     refusals: list[DomainError] = []
-    if wallet.profile.expires_ms <= now_ms:
+    if wallet.profile.expires_ms <= now_ms and not bypass_expiry:
         refusals.append(wallet_expired(wallet))
     if wallet.available_micros < amount_micros:
         refusals.append(insufficient(wallet.available_micros, amount_micros))
     return tuple(refusals)
 
 
-def hold_refusals(wallet: Wallet, amount_micros: int, now_ms: int) -> tuple[DomainError, ...]:
+def hold_refusals(
+    wallet: Wallet, amount_micros: int, now_ms: int, *, bypass_expiry: bool = False
+) -> tuple[DomainError, ...]:
     """The same, and whether the wallet has room for one hold more."""
-    refusals = funds_refusals(wallet, amount_micros, now_ms)
+    refusals = funds_refusals(wallet, amount_micros, now_ms, bypass_expiry=bypass_expiry)
     if len(wallet.holds) >= MAX_HOLDS:
         refusals = (*refusals, too_many_holds(MAX_HOLDS))
     return refusals
@@ -59,7 +63,8 @@ def place_hold(wallet: Wallet, operation: PlaceHold, now_ms: int) -> Applied:
     """INSUFFICIENT_CREDITS, WALLET_EXPIRED, TOO_MANY_HOLDS: all of them as FundsRefusedError."""
     wallet, expired, _, changes = expire(wallet, now_ms)
     hold = operation.hold._replace(created_ms=now_ms, expires_ms=now_ms + operation.ttl_ms)
-    refusals = hold_refusals(wallet, hold.held_micros, now_ms)
+    bypass = operation.bypass_expiry
+    refusals = hold_refusals(wallet, hold.held_micros, now_ms, bypass_expiry=bypass)
     if refusals:
         raise FundsRefusedError(refusals)
     holds = (*wallet.holds, hold)

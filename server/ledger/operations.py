@@ -40,12 +40,16 @@ class AddGrant(NamedTuple):
 
 
 class Consume(NamedTuple):
-    """Takes credits, or refuses when fewer are available."""
+    """Takes credits, or refuses when fewer are available.
+
+    `bypass_expiry`: also of a wallet whose subscription has expired.
+    """
 
     id: ObjectId
     user_id: str
     credits_micros: int
     cause: Cause
+    bypass_expiry: bool = False
 
 
 class Use(NamedTuple):
@@ -93,12 +97,16 @@ class Tidy(NamedTuple):
 
 
 class PlaceHold(NamedTuple):
-    """Sets credits aside for `ttl_ms`. The wallet gives `hold` its times."""
+    """Sets credits aside for `ttl_ms`. The wallet gives `hold` its times.
+
+    `bypass_expiry`: also of a wallet whose subscription has expired.
+    """
 
     user_id: str
     hold: Hold
     ttl_ms: int
     cause: Cause
+    bypass_expiry: bool = False
 
 
 class ExtendHold(NamedTuple):

@@ -129,19 +129,30 @@ class Ledger:
         credits_micros: int,
         details: Details = NO_DETAILS,
         source: UsedEndpoint | None = None,
+        *,
+        bypass_expiry: bool = False,
     ) -> Posted:
-        """INSUFFICIENT_CREDITS, WALLET_EXPIRED."""
+        """INSUFFICIENT_CREDITS, WALLET_EXPIRED unless that is to be passed by."""
         cause = self._cause(caller, details)
         if source is not None:
             cause = cause._replace(decrease_source=source.id)
-        payload = _consumption(user_id, credits_micros, details, source and source.value)
-        return await self._run(caller, Consume(new_id(), user_id, credits_micros, cause), payload)
+        operation = Consume(new_id(), user_id, credits_micros, cause, bypass_expiry)
+        endpoint = source and source.value
+        payload = _consumption(user_id, credits_micros, details, endpoint, bypass_expiry)
+        return await self._run(caller, operation, payload)
 
     async def consumed_before(
-        self, caller: Caller, user_id: str, credits_micros: int, details: Details, endpoint: str
+        self,
+        caller: Caller,
+        user_id: str,
+        credits_micros: int,
+        details: Details,
+        endpoint: str,
+        *,
+        bypass_expiry: bool = False,
     ) -> Posted | None:
         """What `consume` came to if it did before, for an endpoint that may be gone since."""
-        payload = _consumption(user_id, credits_micros, details, endpoint)
+        payload = _consumption(user_id, credits_micros, details, endpoint, bypass_expiry)
         return await self.earlier(caller, payload)
 
     async def reverse(self, caller: Caller, entry_id: ObjectId, reason: str) -> Posted:
@@ -206,8 +217,10 @@ class Ledger:
 
 
 def _consumption(
-    user_id: str, credits_micros: int, details: Details, endpoint: str | None
+    user_id: str, credits_micros: int, details: Details, endpoint: str | None, bypass_expiry: bool
 ) -> Sequence[object]:
-    """What a replay has to say again."""
-    said = ("consume", user_id, credits_micros, *details)
-    return said if endpoint is None else (*said, endpoint)
+    """What a replay has to say again; a bypass only where it was asked for."""
+    said: tuple[object, ...] = ("consume", user_id, credits_micros, *details)
+    if endpoint is not None:
+        said = (*said, endpoint)
+    return (*said, True) if bypass_expiry else said

@@ -1,5 +1,6 @@
 """Calls of CreditsProcessService that most tests here make."""
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from zaaz.credits.v1 import credits_process_service_pb2 as pb
 from zaaz.ledger.v1 import hold_pb2
 
-from tests.serving import MODEL, Served, new_key
+from tests.serving import MODEL, Served, new_key, serving
 
 RELEASE = hold_pb2.DISCONNECT_POLICY_RELEASE
 CAPTURE_REPORTED = hold_pb2.DISCONNECT_POLICY_CAPTURE_REPORTED
@@ -86,3 +87,10 @@ def holder(served: Served) -> Holder:
 def timed(clocked: Served) -> Holder:
     """The same on a server whose clock the test moves."""
     return Holder(clocked)
+
+
+@pytest.fixture
+async def newcomer(served: Served, mongo_url: str) -> AsyncIterator[Holder]:
+    """A server that has no wallet in memory yet, on the same database."""
+    async with serving(mongo_url, "test_served") as other:
+        yield Holder(other)

@@ -1,14 +1,11 @@
 """Who may use what: every reason against a use, by its name and at once."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 import pytest
-from bson import ObjectId
 from google.protobuf.message import Message
-from zaaz.common.v1.error_reason_pb2 import ErrorReason
 from zaaz.credits.v1 import credits_process_service_pb2 as pb
 from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServiceStub
 
@@ -21,6 +18,7 @@ from tests.catalog.calls import (
 )
 from tests.conftest import MongoClient
 from tests.credits.priced import change_model, new_model
+from tests.holds.asking import check, denied, reasons, set_wallet
 from tests.holds.conftest import HELD_MICROS, Holder, used
 from tests.ledger.calls import refused
 from tests.serving import (
@@ -48,41 +46,6 @@ SCOPES = {
     "GetHold": READ,
     "ExplainCharge": READ,
 }
-
-
-@pytest.fixture
-async def newcomer(served: Served, mongo_url: str) -> AsyncIterator[Holder]:
-    """A server that has no wallet in memory yet, on the same database."""
-    async with serving(mongo_url, "test_served") as other:
-        yield Holder(other)
-
-
-def reasons(denials: Any) -> list[str]:
-    """Sorted, by name."""
-    names = (ErrorReason.Name(denial.reason) for denial in denials)
-    return sorted(name.removeprefix("ERROR_REASON_") for name in names)
-
-
-async def check(holder: Holder, user_id: str, **fields: Any) -> pb.CheckAccessResponse:
-    request = pb.CheckAccessRequest(user_id=user_id, **fields)
-    answer: pb.CheckAccessResponse = await holder.served.process.CheckAccess(request)
-    return answer
-
-
-async def denied(holder: Holder, user_id: str, **fields: Any) -> dict[str, pb.Denial]:
-    """The reasons against a use, which both RPCs give in the same words."""
-    authorized = await holder.authorize(user_id, **fields)
-    values = {"ai_model": MODEL, "max_input_tokens": 1_000, "max_output_tokens": 500, **fields}
-    checked = await check(holder, user_id, **values)
-    assert (authorized.allowed, authorized.HasField("hold")) == (checked.allowed, checked.allowed)
-    assert reasons(authorized.denials) == reasons(checked.denials)
-    assert list(authorized.denials) == list(checked.denials)
-    assert authorized.estimate.credits_micros == checked.estimate.credits_micros
-    assert bool(authorized.denials) != authorized.allowed
-    return {
-        ErrorReason.Name(one.reason).removeprefix("ERROR_REASON_"): one
-        for one in authorized.denials
-    }
 
 
 class TestCatalog:
@@ -393,13 +356,3 @@ async def reason_beyond(call: Any) -> str:
         assert reason
         return reason if reason == "SCOPE_MISSING" else ""
     return ""
-
-
-async def set_wallet(
-    client: MongoClient, user_id: str, database: str = "test_served", **fields: Any
-) -> None:
-    """Writes what no RPC does: the wallet as it will be for who has bought a plan."""
-    result = await client[database]["user_wallets"].update_one(
-        {"user_id": ObjectId(user_id)}, {"$set": fields, "$inc": {"version": 1}}
-    )
-    assert result.modified_count == 1
