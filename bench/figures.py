@@ -4,7 +4,7 @@ from collections import ChainMap
 from dataclasses import dataclass
 from typing import Any
 
-from bench import consume, gateway, growth, holds, resources
+from bench import consume, gateway, growth, holds, offers, resources
 from bench.machine import peak_mebibytes
 from bench.pairs import summarize, take_pairs
 from bench.processes import recorded
@@ -44,6 +44,12 @@ FIGURES = (
     ),
     Figure("logs_list", "ListFeatureUsageLogs of 100 rows over a bare find", 0.2, resources.pages),
     Figure("logs_get", "GetFeatureUsageLog over a bare find", 0.3, resources.gets),
+    Figure(
+        "list_offers",
+        "ListOffers, 50 packages x 4 plans x 200 features, over an aggregate",
+        1.0,
+        offers.offers,
+    ),
     Figure("rest_get", "GET through the gateway over bare Starlette JSON", 0.4, gateway.rest_get),
 )
 
