@@ -161,7 +161,8 @@ class WalletWatch(AbstractAsyncContextManager["WalletWatch"], AsyncIterator[Wall
             try:
                 response = await self._read()
             except ZaazError as error:
-                await self._survive(error)
+                if not self._closed:  # while this waited
+                    await self._survive(error)
             else:
                 event = self._taken(response)
                 if event is not None:
