@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from bson import ObjectId
 
-from server.ledger.model import NEVER_MS, DisconnectPolicy, Entry, OverdraftPolicy
+from server.ledger.model import NEVER_MS, DisconnectPolicy, Entry, OverdraftPolicy, Terms
 
 
 class Refused(Exception):  # noqa: N818 - it names what happened
@@ -34,6 +34,13 @@ class PlainHold:
 
 
 @dataclass
+class PlainPackage:
+    terms: Terms
+    next: Terms | None = None
+    canceled: bool = False
+
+
+@dataclass
 class PlainWallet:
     grants: list[PlainGrant] = field(default_factory=list)
     debt: int = 0
@@ -42,6 +49,12 @@ class PlainWallet:
     made: dict[ObjectId, PlainGrant] = field(default_factory=dict)
     holds: list[PlainHold] = field(default_factory=list)
     now_ms: int = 0
+    package_id: ObjectId | None = None
+    package: PlainPackage | None = None
+    expires_ms: int = NEVER_MS
+    is_paid: bool = False
+    onboarded: bool = False
+    nameless: list[PlainGrant] = field(default_factory=list)
 
     @property
     def granted(self) -> int:
@@ -63,14 +76,69 @@ class PlainWallet:
         return [(grant.id, grant.left) for grant in sorted(self.grants, key=_burns_first)]
 
     def pass_time(self, now_ms: int) -> None:
-        """Moment by moment: first the holds that end then, then the grants."""
-        ends = [grant.expires_ms for grant in self.grants]
-        ends += [hold.expires_ms for hold in self.holds]
-        for self.now_ms in sorted({moment for moment in ends if moment <= now_ms}):
+        """Moment by moment: first the holds that end then, then the grants, then the package."""
+        seen: set[int] = set()
+        while moments := {moment for moment in self._ends() if moment <= now_ms} - seen:
+            self.now_ms = min(moments)
+            seen.add(self.now_ms)
             for hold in [hold for hold in self.holds if hold.expires_ms <= self.now_ms]:
                 self._run_out(hold)
             self._void()
+            if self.package is not None and self.expires_ms <= self.now_ms:
+                self._end_package()
         self.now_ms = now_ms
+
+    def _ends(self) -> list[int]:
+        ends = [grant.expires_ms for grant in self.grants]
+        ends += [hold.expires_ms for hold in self.holds]
+        return ends if self.package is None else [*ends, self.expires_ms]
+
+    def _end_package(self) -> None:
+        assert self.package is not None
+        following, self.package, self.is_paid = self.package.next, None, False
+        if following is not None:
+            unnamed = ObjectId()
+            self.start(unnamed, following, self.now_ms)
+            self.nameless.append(self.made[unnamed])
+
+    def start(
+        self, grant_id: ObjectId, terms: Terms, now_ms: int, *, onboarding: bool = False
+    ) -> None:
+        if onboarding and self.onboarded:
+            return
+        self.onboarded = self.onboarded or onboarding
+        current = None if self.package is None else self.package.terms
+        beside = current is not None and current.is_subscription and not terms.is_subscription
+        worth_keeping = current is not None and (current.is_paid or not terms.is_paid)
+        only_credits = onboarding and self.package_id is not None
+        if only_credits or (beside and worth_keeping):
+            self.grant(grant_id, terms.credits_micros, 0, now_ms + terms.duration_ms)
+            return
+        begins_ms = now_ms
+        if terms.package_id == self.package_id:
+            begins_ms = max(now_ms, self.expires_ms)
+        self.package_id, self.package = terms.package_id, PlainPackage(terms)
+        self.expires_ms, self.is_paid = begins_ms + terms.duration_ms, terms.is_paid
+        self.grant(grant_id, terms.credits_micros, 0, self.expires_ms)
+
+    def schedule(self, terms: Terms) -> None:
+        if self.package is None:
+            raise Refused
+        self.package.next, self.package.canceled = terms, False
+
+    def end(self, at_once: bool) -> None:
+        if self.package is None:
+            raise Refused
+        self.package.next, self.package.canceled = None, True
+        if at_once:
+            self.package, self.is_paid, self.expires_ms = None, False, self.now_ms
+
+    def christen(self, entry_ids: list[ObjectId]) -> None:
+        """Gives the grants that came by themselves the ids that they have."""
+        for grant, entry_id in zip(self.nameless, entry_ids, strict=True):
+            self.made[entry_id] = grant
+            grant.id = entry_id
+        self.nameless = []
 
     def _run_out(self, hold: PlainHold) -> None:
         if hold.policy is DisconnectPolicy.CAPTURE_ALL:
@@ -93,15 +161,19 @@ class PlainWallet:
     def _over(self) -> list[PlainGrant]:
         return [grant for grant in self.grants if grant.expires_ms <= self.now_ms]
 
+    @property
+    def is_expired(self) -> bool:
+        return self.expires_ms <= self.now_ms
+
     def place(self, hold: PlainHold) -> None:
-        if self.credits - self.held < hold.amount:
+        if self.is_expired or self.credits - self.held < hold.amount:
             raise Refused
         self.holds.append(hold)
 
     def extend(self, hold_id: ObjectId, amount: int, expires_ms: int, reported: int | None) -> None:
         hold = self._hold(hold_id)
         more = max(0, amount - hold.amount)
-        if more and self.credits - self.held < more:
+        if more and (self.is_expired or self.credits - self.held < more):
             raise Refused
         hold.amount += more
         hold.expires_ms = expires_ms
@@ -165,7 +237,7 @@ class PlainWallet:
         return amount - repaid
 
     def consume(self, amount: int) -> None:
-        if self.credits - self.held < amount:
+        if self.is_expired or self.credits - self.held < amount:
             raise Refused
         self._burn(amount)
         self.books["revenue:consumption"] += amount

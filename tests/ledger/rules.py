@@ -16,6 +16,7 @@ from server.ledger.model import (
     PinnedPrices,
     Priced,
     Profile,
+    Terms,
     Tokens,
     Usage,
     Wallet,
@@ -26,10 +27,13 @@ from server.ledger.operations import (
     CaptureHold,
     ChangeSettings,
     Consume,
+    EndPackage,
     ExtendHold,
     PlaceHold,
     ReleaseHold,
     Reverse,
+    SchedulePackage,
+    StartPackage,
     Use,
 )
 from server.ledger.settlement import capture_id
@@ -44,6 +48,33 @@ _Value = TypeVar("_Value")
 def empty_wallet(**profile: Any) -> Wallet:
     values = {"id": ObjectId(), "user_id": ObjectId(USER), "email": "a@example.com", **profile}
     return new_wallet(Profile(created_ms=NOW_MS, **values))
+
+
+def some_terms(package: int, credits_micros: int, duration_ms: int) -> Terms:
+    """Of a few packages: 0 and 1 paid subscriptions, 2 a free one; 3 credits, 4 free ones."""
+    return Terms(
+        ObjectId(f"{package:024x}"),
+        ObjectId(),
+        ObjectId(),
+        ObjectId(),
+        credits_micros,
+        duration_ms,
+        is_paid=package in (0, 1, 3),
+        is_subscription=package < 3,
+    )
+
+
+def a_start(terms: Terms, **fields: Any) -> StartPackage:
+    cause = Cause(CLIENT, "r", occurred_ms=NOW_MS)
+    return StartPackage(ObjectId(), USER, terms, IncreaseSource.PAYMENT, cause, **fields)
+
+
+def a_schedule(terms: Terms) -> SchedulePackage:
+    return SchedulePackage(ObjectId(), USER, terms, Cause(CLIENT, "r", occurred_ms=NOW_MS))
+
+
+def an_end(at_once: bool) -> EndPackage:
+    return EndPackage(ObjectId(), USER, at_once, Cause(CLIENT, "r", occurred_ms=NOW_MS))
 
 
 def a_grant(credits_micros: int, **fields: Any) -> AddGrant:

@@ -2,18 +2,20 @@
 
 import copy
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import bson
 import pytest
+from bson import ObjectId
 from bson.codec_options import CodecOptions
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from server.kernel.errors import DomainError, Reason
-from server.ledger import apply, holds
+from server.kernel.principal import HOUSE_CLIENT
+from server.ledger import apply, holds, packages
 from server.ledger.chain import canonical, link
 from server.ledger.documents import (
     entry_document,
@@ -32,7 +34,9 @@ from server.ledger.model import (
     Hold,
     IncreaseSource,
     OverdraftPolicy,
+    Terms,
     Wallet,
+    WalletType,
     new_wallet,
 )
 from server.ledger.posting import Applied
@@ -47,20 +51,32 @@ from tests.ledger.rules import (
     a_policy,
     a_release,
     a_reversal,
+    a_schedule,
+    a_start,
     a_use,
+    an_end,
     an_extension,
     empty_wallet,
     finish,
+    some_terms,
     streamed,
 )
 
 # Small ones, so that sums meet exactly, expiries coincide and balances run dry.
 amounts = st.integers(1, 12) | st.integers(1, 10**12)
 expiries = st.none() | st.integers(1, 20)
+packages_sold = st.builds(
+    some_terms, st.integers(0, 4), st.integers(0, 5) | amounts, st.integers(1, 20)
+)
 labels = st.none() | st.dictionaries(st.text("ab.$/", min_size=1), st.text(max_size=3), min_size=1)
 
 _AWARE: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
-_IRREVERSIBLE = (DecreaseReason.EXPIRY, DecreaseReason.REVERSAL, DecreaseReason.HOLD)
+_IRREVERSIBLE = (
+    DecreaseReason.EXPIRY,
+    DecreaseReason.REVERSAL,
+    DecreaseReason.HOLD,
+    DecreaseReason.PACKAGE_END,
+)
 _IRREVERSIBLE_SOURCES = (
     IncreaseSource.REVERSAL,
     IncreaseSource.RELEASE,
@@ -92,6 +108,11 @@ def updated(document: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def by_themselves(entries: Iterable[Entry]) -> list[ObjectId]:
+    """Those that began a package without anyone asking."""
+    return [e.id for e in entries if e.period and e.source and e.cause.client_id == HOUSE_CLIENT]
+
+
 class WalletMachine(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
@@ -116,10 +137,15 @@ class WalletMachine(RuleBasedStateMachine):
         except Refused:
             with pytest.raises(DomainError) as refusal:
                 operation(self.wallet, asked, self.now_ms)
-            assert refusal.value.reason is Reason.INSUFFICIENT_CREDITS
+            assert refusal.value.reason in (
+                Reason.INSUFFICIENT_CREDITS,
+                Reason.WALLET_EXPIRED,
+                Reason.SUBSCRIPTION_NOT_FOUND,
+            )
             assert self.wallet == before
             return None
         applied = operation(self.wallet, asked, self.now_ms)
+        expected.christen(by_themselves(applied.entries))
         self.oracle, self.wallet = expected, applied.wallet
         self.entries += applied.entries
         return applied.entry
@@ -217,6 +243,27 @@ class WalletMachine(RuleBasedStateMachine):
             assert refusal.value.reason is Reason.HOLD_ENDED
         return None
 
+    @rule(terms=packages_sold, onboarding=st.booleans())
+    def start_package(self, terms: Terms, onboarding: bool) -> None:
+        asked = a_start(terms, is_onboarding=onboarding)
+        again = onboarding and self.wallet.profile.initial_package_given
+        entry = self.run(
+            packages.start_package,
+            asked,
+            lambda o: o.start(asked.id, terms, self.now_ms, onboarding=onboarding),
+        )
+        assert (entry is None) == again
+        assert entry is None or entry.signed_micros == terms.credits_micros
+
+    @rule(terms=packages_sold)
+    def schedule_package(self, terms: Terms) -> None:
+        self.run(packages.schedule_package, a_schedule(terms), lambda o: o.schedule(terms))
+
+    @rule(at_once=st.booleans())
+    def end_package(self, at_once: bool) -> None:
+        entry = self.run(packages.end_package, an_end(at_once), lambda o: o.end(at_once))
+        assert entry is None or entry.signed_micros == 0
+
     @rule(policy=st.sampled_from(OverdraftPolicy))
     def switch_policy(self, policy: OverdraftPolicy) -> None:
         self.run(apply.change_settings, a_policy(policy), lambda o: o.switch(policy))
@@ -293,13 +340,23 @@ class WalletMachine(RuleBasedStateMachine):
         wallet, oracle = self.wallet, self.oracle
         assert [(g.id, g.remaining_micros) for g in wallet.grants] == oracle.in_burn_order()
         assert (wallet.credits_micros, wallet.debt_micros) == (oracle.credits, oracle.debt)
+        profile, package = wallet.profile, oracle.package
+        running = profile.subscription
+        assert (profile.package_id, profile.expires_ms) == (oracle.package_id, oracle.expires_ms)
+        assert (profile.type == WalletType.PAID) == oracle.is_paid
+        assert (running is None) == (package is None)
+        if running is not None and package is not None:
+            assert (running.terms, running.next) == (package.terms, package.next)
+            assert running.is_canceled == package.canceled
         held = [(hold.id, hold.held_micros, hold.expires_ms) for hold in wallet.holds]
         assert held == [(hold.id, hold.amount, hold.expires_ms) for hold in oracle.holds]
 
     @invariant()
     def reads_expire_what_is_due(self) -> None:
-        seen, oracle = expire(self.wallet, self.now_ms).wallet, copy.deepcopy(self.oracle)
+        due, oracle = expire(self.wallet, self.now_ms), copy.deepcopy(self.oracle)
+        seen = due.wallet
         oracle.pass_time(self.now_ms)
+        oracle.christen(by_themselves(due.entries))
         assert (seen.credits_micros, seen.held_micros) == (oracle.credits, oracle.held)
         assert [(g.id, g.remaining_micros) for g in seen.grants] == oracle.in_burn_order()
 
@@ -310,6 +367,7 @@ class WalletMachine(RuleBasedStateMachine):
             assert 0 < grant.remaining_micros <= grant.original_micros
         ends = [grant.expires_ms for grant in wallet.grants]
         ends += [hold.expires_ms for hold in wallet.holds]
+        ends.append(wallet.profile.period_ends_ms)
         assert wallet.next_expiry_ms in {*ends, NEVER_MS}
         # Nothing happens before its time, and nothing twice.
         assert expire(wallet, min(wallet.next_expiry_ms - 1, self.now_ms)).entries == ()
