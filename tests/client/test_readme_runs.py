@@ -18,8 +18,10 @@ from tests.ledger.calls import soon
 from tests.serving import Served
 
 CREDIT = 1_000_000
+MODELS = {"chat", "write", "ask"}
+"""Of examples that call language models: in adapters/test_readme.py."""
 EXAMPLE_USER = "65f0000000000000000000aa"
-RUN = {"main", "answer", "charge_download", "bill", "follow", "save_statement"}
+RUN = {"main", "answer", "charge_download", "bill", "follow", "save_statement", *MODELS}
 """A function of each example, which a test here calls."""
 
 
