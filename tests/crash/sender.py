@@ -18,7 +18,7 @@ from zaaz.credits.v1.usage_service_pb2 import UsageEvent
 from zaaz_client import SpoolSettings, UsageStream, UsageStreamSettings, ZaazClient
 
 MAX_BATCH_EVENTS = 60
-PACE_SECONDS = 0.02
+PACE_SECONDS = 0.03
 DONE = "done"
 SETTINGS = UsageStreamSettings(
     max_buffered_events=400,
