@@ -11,6 +11,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from zaaz.catalog.v1 import coupon_pb2, offer_service_pb2
 from zaaz.catalog.v1.offer_service_pb2_grpc import OfferServiceStub
 from zaaz.common.v1.error_reason_pb2 import ErrorReason
+from zaaz.subscriptions.v1 import subscription_service_pb2
+from zaaz.subscriptions.v1.subscription_service_pb2_grpc import SubscriptionServiceStub
 
 from server.kernel.clock import DAY_MS
 from server.mongo.database import Database
@@ -52,6 +54,7 @@ class Shop:
         self.clock = clock
         self.database = database
         self.offers: Any = OfferServiceStub(served.channel)
+        self.subscriptions: Any = SubscriptionServiceStub(served.channel)
 
     async def put(self, *prices: Document, **fields: Any) -> Document:
         """A new package with these prices; its snapshot. `features` are among the fields."""
@@ -93,6 +96,19 @@ class Shop:
             **fields,
         }
         return await self.offers.QuotePurchase(offer_service_pb2.QuotePurchaseRequest(**values))
+
+    async def activate(
+        self, user_id: str, snapshot: Document, coupon_code: str = "", request_id: str = ""
+    ) -> Any:
+        """The package's first price, paid for."""
+        request = subscription_service_pb2.ActivatePackageRequest(
+            request_id=request_id or new_key(),
+            user_id=user_id,
+            package_id=str(snapshot["package_id"]),
+            plan_id=str(snapshot["plans"][0]["plan_id"]),
+            coupon_code=coupon_code,
+        )
+        return await self.subscriptions.ActivatePackage(request)
 
     async def redeem(self, user_id: str, code: str, request_id: str = "") -> Any:
         return await redeem(self.offers, user_id, code, request_id)
