@@ -4,9 +4,9 @@ Each change brings the row (under its version), its history, what the declaratio
 and the `guard` of the rows that it relies on.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 from bson import ObjectId
 
@@ -15,11 +15,13 @@ from server.kernel.ids import new_id
 from server.mongo.errors import TransactionLost
 from server.mongo.transaction import Tx
 from server.resources.fields import date
-from server.resources.model import Document, Resource, Unique
+from server.resources.model import Document, Reference, Resource, Unique
 from server.resources.schedule import fold, schedule
 from server.resources.table import EITHER, Table
 
 MAX_NAMED_REFERRERS: Final = 10
+
+_Ending = TypeVar("_Ending", bound=Callable[["Changes"], Awaitable[None]])
 
 
 class Changes:
@@ -39,6 +41,25 @@ class Changes:
         self.stamp: Document = {"client_id": client_id, "reason": reason}
         self.changed: set[str] = set()
         self._tables = tables
+        self._endings: dict[Hashable, Callable[[Changes], Awaitable[None]]] = {}
+
+    def at_end(self, key: Hashable, ending: _Ending) -> _Ending:
+        """Call `ending` once all else is done, before the commit: once per key, the first given.
+
+        Gives back the one that is called. What an ending asks for in turn is called after it.
+        """
+        self._endings.setdefault(key, ending)
+        return cast("_Ending", self._endings[key])
+
+    async def finish(self) -> None:
+        """Calls the endings, in the order in which they came. Only `Resources` calls it."""
+        while self._endings:
+            ending = self._endings.pop(next(iter(self._endings)))
+            await ending(self)
+
+    def declared(self, collection: str) -> Resource:
+        """The resource of a collection."""
+        return self._tables[collection].resource
 
     async def find(
         self, resource: Resource, query: Mapping[str, Any], limit: int = 0
@@ -130,13 +151,20 @@ class Changes:
         # A row that comes back relies on its references as a new one does.
         before = old if old is not None and not old["is_deleted"] else {}
         for reference in table.resource.references:
-            name, target = reference.field, new.get(reference.field)
-            if target is None or target == before.get(name):
-                continue
-            if not await self.rely_on(reference.collection, [target]):
-                metadata = {"field": name, "id": target}
-                text = f"no live row of {reference.collection} has the id {target}"
-                raise refused(Reason.REFERENCE_NOT_FOUND, name, text, metadata)
+            known = _ids(before, reference)
+            await self._refer(reference, [one for one in _ids(new, reference) if one not in known])
+
+    async def _refer(self, reference: Reference, ids: Sequence[ObjectId]) -> None:
+        """Rely on rows as on what is referred to; REFERENCE_NOT_FOUND names the first missing."""
+        name, collection = reference.field, reference.collection
+        if await self.rely_on(collection, ids):
+            return
+        query = {"_id": {"$in": list(ids)}, "is_deleted": False}
+        found = {row["_id"] for row in await self.tx.find(collection, query)}
+        missing = next(one for one in ids if one not in found)
+        text = f"no live row of {collection} has the id {missing}"
+        metadata = {"field": name, "id": missing}
+        raise refused(Reason.REFERENCE_NOT_FOUND, name, text, metadata)
 
     async def _verify(self, resource: Resource, new: Document, old: Document | None) -> None:
         resource.check(new, old)
@@ -163,11 +191,7 @@ class Changes:
             found = await self.tx.find(collection, query, limit=MAX_NAMED_REFERRERS)
             named += [f"{collection}/{row['_id']}" for row in found]
         if named:
-            references = " ".join(named[:MAX_NAMED_REFERRERS])
-            metadata = {"id": ids[0], "references": references}
-            raise DomainError(
-                Reason.STILL_REFERENCED, f"still referred to by {references}", metadata
-            )
+            raise still_referenced(ids[0], named)
 
     async def _replace(
         self, table: Table, pairs: Sequence[tuple[Document, Document]]
@@ -200,6 +224,19 @@ class Changes:
         deleted = {**row, "is_deleted": True, "deleted_time": self.now}
         deleted.pop("scheduled", None)
         return deleted
+
+
+def still_referenced(row_id: ObjectId, named: Sequence[str]) -> DomainError:
+    """STILL_REFERENCED by the rows that are `named` as collection/id."""
+    references = " ".join(named[:MAX_NAMED_REFERRERS])
+    metadata = {"id": row_id, "references": references}
+    return DomainError(Reason.STILL_REFERENCED, f"still referred to by {references}", metadata)
+
+
+def _ids(row: Document, reference: Reference) -> Sequence[ObjectId]:
+    """The ids that a reference's field holds."""
+    held = row.get(reference.field, ())
+    return [held] if isinstance(held, ObjectId) else held
 
 
 def not_found(resource: Resource, row_id: object) -> DomainError:

@@ -7,8 +7,8 @@ page    a page of rows
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, nullcontext
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeVar
@@ -17,6 +17,8 @@ from bson import ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from google.protobuf.message import Message
+from pymongo.asynchronous.command_cursor import AsyncCommandCursor
+from pymongo.asynchronous.cursor import AsyncCursor
 
 from server.kernel.clock import Clock
 from server.kernel.errors import DomainError, Reason, refused
@@ -26,7 +28,7 @@ from server.mongo.database import Database
 from server.mongo.errors import DatabaseUnavailable, TransactionLost, reachable
 from server.resources.changes import Changes, not_found
 from server.resources.model import Document, Resource
-from server.resources.queries import begins_with, parse_filter, parse_order
+from server.resources.queries import Order, begins_with, parse_filter, parse_order
 from server.resources.schedule import fold
 from server.resources.table import EITHER, REQUESTS, Table
 
@@ -45,6 +47,9 @@ ANY_ROW: Final[Mapping[str, Any]] = {}
 MAX_PAGE_SIZE: Final = 1_000
 MAX_PAGE_BYTES: Final = 3 * 1024 * 1024
 """A page of larger rows has fewer of them: a client takes 4 MiB by default."""
+
+MAX_JOINED_ROWS: Final = 100
+"""Rows with what is filled in that are read ahead: a page of 1,000 has more than one answer."""
 
 MAX_TOTAL_SIZE: Final = 10_000
 """A count ends here: counting a million rows costs as much as a hundred pages of them."""
@@ -122,8 +127,9 @@ class Resources:
     async def get(self, resource: Resource, row_id: ObjectId, expand: Sequence[str] = ()) -> Any:
         """The row's message, deleted or not; RESOURCE_NOT_FOUND, EXPAND_INVALID."""
         table = self.table(resource)
-        for row in await self._find(table, {"_id": row_id}, {}, 1, expand):
-            return self._decode(table, row, expand)
+        async with aclosing(self._find(table, {"_id": row_id}, {}, 1, expand)) as rows:
+            async for row in rows:
+                return self._decode(table, row, expand)
         raise not_found(resource, row_id)
 
     async def page(
@@ -139,21 +145,25 @@ class Resources:
         bound = f"{request.DESCRIPTOR.full_name}\0{order.sort}\0{query}"
         cursor = self._tokens.read(bound, request.page_token)
         size = page_size(request.page_size, MAX_PAGE_SIZE)
-        rows: list[Document] = []
-        for stretch in order.after(cursor) if cursor else [{}]:
-            # One more than the page says whether there is a next one.
-            wanted, missing = {"$and": [query, stretch]}, size + 1 - len(rows)
-            if missing:
-                rows += await self._find(table, wanted, order.sort, missing, expand)
-        messages = _fitting(self._decode(table, row, expand) for row in rows[:size])
-        follows = rows[len(messages) - 1 :][:2]
-        last = order.cursor(*follows) if len(follows) > 1 else None
+        messages: list[Any] = []
+        left, last, following = MAX_PAGE_BYTES, ANY_ROW, None
+        # One more than the page says whether there is a next one.
+        found = self._walk(table, query, order, cursor, size + 1, expand)
+        async with aclosing(found) as rows:
+            async for row in rows:
+                message = self._decode(table, row, expand)
+                left -= message.ByteSize()
+                if messages and (left < 0 or len(messages) == size):
+                    following = order.cursor(last, row)
+                    break
+                messages.append(message)
+                last = row
         total = 0
         if request.with_total_size:
             with reachable():
                 stored = self._stored[table.name]
                 total = await stored.count_documents(query, limit=MAX_TOTAL_SIZE)
-        return Page(messages, self._tokens.next(bound, last), total)
+        return Page(messages, self._tokens.next(bound, following), total)
 
     async def _attempt(
         self, request: Any, answer: type[_Answer], work: Work[_Answer], author: str
@@ -174,6 +184,7 @@ class Resources:
                 return answer.FromString(known[0]["response"]), known[0]["changed"]
             changes = Changes(tx, self._tables, now_ms, author, reason)
             made = await work(changes)
+            await changes.finish()
             if request.request_id:
                 row["response"] = made.SerializeToString()
                 row["changed"] = sorted(changes.changed)
@@ -181,18 +192,43 @@ class Resources:
                 await tx.insert(REQUESTS, [row])
         return made, changes.changed
 
+    async def _walk(
+        self,
+        table: Table,
+        query: Document,
+        order: Order,
+        cursor: Sequence[Any] | None,
+        limit: int,
+        expand: Sequence[str],
+    ) -> AsyncGenerator[Document, None]:
+        """The rows from the cursor on, in order."""
+        for stretch in order.after(cursor) if cursor else [{}]:
+            wanted = {"$and": [query, stretch]}
+            async with aclosing(self._find(table, wanted, order.sort, limit, expand)) as rows:
+                async for row in rows:
+                    limit -= 1
+                    yield row
+            if not limit:
+                break
+
     async def _find(
         self, table: Table, query: Document, sort: Document, limit: int, expand: Sequence[str]
-    ) -> list[Document]:
+    ) -> AsyncGenerator[Document, None]:
+        """The rows that match, read as they are asked for: each may be large."""
         collection = self._stored[table.name]
-        joins = [_join(table, name) for name in expand]
+        joins = [*table.collected, *(_join(table, name) for name in expand)]
+        asked = {"$match": query, "$sort": sort, "$limit": limit}
+        stages = [{name: value} for name, value in asked.items() if value]
+        cursor: AsyncCursor[Document] | AsyncCommandCursor[Document]
         with reachable():
-            if not joins:
-                found = collection.find(query, sort=sort or None, limit=limit, batch_size=limit)
-                return await found.to_list()
-            asked = {"$match": query, "$sort": sort, "$limit": limit}
-            stages = [{name: value} for name, value in asked.items() if value]
-            return await (await collection.aggregate([*stages, *joins])).to_list()
+            if joins:
+                size = min(limit, MAX_JOINED_ROWS)
+                cursor = await collection.aggregate([*stages, *joins], batchSize=size)
+            else:
+                cursor = collection.find(query, sort=sort or None, limit=limit, batch_size=limit)
+            async with cursor:
+                async for row in cursor:
+                    yield row
 
     def _decode(self, table: Table, row: Document, expand: Sequence[str] = ()) -> Any:
         """As of now: what is due is in force, in the rows referred to as well."""
@@ -220,15 +256,3 @@ def _join(table: Table, name: str) -> Document:
         raise refused(Reason.EXPAND_INVALID, "expand", f"no reference is {name}", {"path": name})
     source = {"from": reference.collection, "localField": reference.field, "foreignField": "_id"}
     return {"$lookup": {**source, "as": name}}
-
-
-def _fitting(messages: Iterable[Any]) -> list[Any]:
-    """As many as fit a page's bytes, at least one; hardly more than those are made."""
-    fitting: list[Any] = []
-    left = MAX_PAGE_BYTES
-    for message in messages:
-        left -= message.ByteSize()
-        if left < 0 and fitting:
-            break
-        fitting.append(message)
-    return fitting

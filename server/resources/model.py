@@ -44,11 +44,32 @@ class Unique:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """`field` holds the id of a row of `collection`; `expand` is the message field it fills."""
+    """`field` holds the id of a row of `collection`, or ids if it is repeated.
+
+    `expand` is the message field that the row of one id fills in.
+    """
 
     field: str
     collection: str
     expand: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """`field` is filled in, by Get and List, with the live rows of `collection` that refer here.
+
+    They do so by their field `by`, each has its `reference` filled in, and they come in the order
+    of the field `order` of what is then there. `where` leaves out rows that are not like it.
+    `of_reference`: `field` holds the rows that they refer to, instead of them.
+    """
+
+    field: str
+    collection: str
+    by: str
+    reference: Reference
+    order: str
+    where: Mapping[str, Any]
+    of_reference: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +107,9 @@ class Resource:
     """A kind of row. `normalize` and `check(new, old)` are pure; `check` raises DomainError.
 
     `guard(changes, new, old)` may look into the database, within the change's own transaction, and
-    has to `rely_on` what it read there. Both see every change: `old` is None for a new row, `new`
-    has is_deleted when the row is put away. A purge goes to `guard` alone, with None for `new`.
+    has to `rely_on` what it read there. It may change `new`, and other rows. Both see every change:
+    `old` is None for a new row, `new` has is_deleted when the row is put away. A purge goes to
+    `guard` alone, with None for `new`.
 
     Every filterable, sortable, searchable, unique and reference field has its index; `indexes`
     are others beside them. `order` is the order of a list whose caller asks for none. `text_ids`
@@ -99,6 +121,7 @@ class Resource:
     collection: str
     unique: tuple[Unique, ...] = ()
     references: tuple[Reference, ...] = ()
+    collected: tuple[Collected, ...] = ()
     filterable: tuple[str, ...] = ()
     sortable: tuple[str, ...] = ()
     searchable: tuple[str, ...] = ()
@@ -123,6 +146,7 @@ class Resource:
             *(reference.field for reference in self.references),
         }
         expanded = {reference.expand for reference in self.references} - {""}
+        expanded |= {one.field for one in self.collected}
         named = fixed | expanded | {*self.output_only, *self.immutable, *self.scheduled}
         if unknown := named - known:
             raise ValueError(f"{self.collection}: no such fields: {sorted(unknown)}")

@@ -6,7 +6,7 @@ from typing import Any, Final
 from server.mongo.schema import Collection, Index
 from server.resources.codec import Codec
 from server.resources.fields import fields_of
-from server.resources.model import OUTPUT_ONLY, Document, Resource
+from server.resources.model import OUTPUT_ONLY, Collected, Document, Resource
 from server.resources.queries import Order, parse_order
 
 REQUESTS: Final = "resource_requests"
@@ -25,7 +25,7 @@ class Table:
     """A resource and what is worked out from its declaration once.
 
     `referrers`: (collection, field) of the rows that refer here. `expand`: references by the
-    message field that they fill in.
+    message field that they fill in. `collected`: stages that fill in what every read shows.
     """
 
     def __init__(self, resource: Resource, declared: Iterable[Resource]) -> None:
@@ -37,7 +37,9 @@ class Table:
         self.sortable = fields_of(message, resource.sortable, text_ids)
         self.order = order_of(resource)
         self.expand = {ref.expand: ref for ref in resource.references if ref.expand}
-        self.output_only = frozenset((*OUTPUT_ONLY, *resource.output_only, *self.expand))
+        self.collected = [_lookup(one) for one in resource.collected]
+        filled_in = (*self.expand, *(one.field for one in resource.collected))
+        self.output_only = frozenset((*OUTPUT_ONLY, *resource.output_only, *filled_in))
         references = [(other.collection, ref) for other in declared for ref in other.references]
         self.referrers = [
             (name, ref.field) for name, ref in references if ref.collection == self.name
@@ -81,3 +83,18 @@ def collections(resource: Resource) -> tuple[Collection, ...]:
     own = Collection(resource.collection, (*indexes, *resource.indexes))
     history = resource.history
     return (own,) if history is None else (own, *collections(history.resource()))
+
+
+def _lookup(collected: Collected) -> Document:
+    reference = collected.reference
+    source = {"from": reference.collection, "localField": reference.field, "foreignField": "_id"}
+    stages: list[Document] = [
+        {"$match": {"is_deleted": False, **collected.where}},
+        {"$lookup": {**source, "as": reference.expand}},
+        {"$unwind": f"${reference.expand}"},
+        {"$sort": {collected.order: 1, "_id": 1}},
+    ]
+    if collected.of_reference:
+        stages.append({"$replaceRoot": {"newRoot": f"${reference.expand}"}})
+    rows = {"from": collected.collection, "localField": "_id", "foreignField": collected.by}
+    return {"$lookup": {**rows, "pipeline": stages, "as": collected.field}}

@@ -13,14 +13,17 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from zaaz.common.v1 import access_pb2
 
+from server.kernel.errors import DomainError
+from server.resources.codec import Codec
 from server.resources.fields import is_id
-from server.resources.model import OUTPUT_ONLY, Resource
+from server.resources.model import OUTPUT_ONLY, Reference, Resource
 from server.rpc.validation import violations
 from tests.serving import Served, new_key
 
 MAX_REPAIRS = 20
 ONE = ("Get", "Create", "Update", "Delete", "Restore", "Purge")
 READS = ("Get", "List")
+_INTEGERS = (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64)
 WRITES = ("Create", "Update", "Delete", "BatchDelete", "Restore", "Purge")
 
 
@@ -33,6 +36,7 @@ class Kind:
         self.field = re.sub(r"(?<!^)(?=[A-Z])", "_", self.name).lower()
         self.methods = dict(_methods(resource))
         self._all = all_resources
+        self._codec = Codec(resource.message, resource.text_ids)
 
     def request(self, verb: str, **fields: Any) -> Any:
         return GetMessageClass(self.methods[verb].input_type)(**fields)
@@ -59,23 +63,43 @@ class Kind:
         return await self.one(served, "Create", **{self.field: await self.valid(served, **fields)})
 
     async def valid(self, served: Served, **fields: Any) -> Any:
-        """A message that may be created: what the contract's rules ask for, and what is unique."""
+        """A message that may be created: what the rules ask for, and what is unique.
+
+        As it will be kept: in capitals, say.
+        """
         message = self.resource.message(**fields)
         for reference in self.resource.references:
             if reference.collection != self.resource.collection:
                 other = Kind(self._all[reference.collection], self._all)
                 if not getattr(message, reference.field):
-                    setattr(message, reference.field, (await other.new(served)).id)
+                    row_id = (await other.new(served)).id
+                    message.MergeFrom(self.referring(reference, row_id))
         for name in {*self.unique_texts, *self.resource.searchable}:
             if not getattr(message, name):
                 setattr(message, name, f"r-{new_key()}")
         for _ in range(MAX_REPAIRS):
-            broken = violations(message)
+            broken = [one.field for one in violations(message)] or self._refused(message)
             if not broken:
-                return message
-            for violation in broken:
-                _repair(message, violation.field)
-        raise AssertionError(f"no valid {self.name} could be made: {violations(message)}")
+                return self._kept(message)
+            for field in broken:
+                _repair(message, field)
+        raise AssertionError(f"no valid {self.name} could be made: {broken}")
+
+    def referring(self, reference: Reference, row_id: str) -> Any:
+        """A message with this reference and nothing else."""
+        is_repeated = self._field(reference.field).is_repeated
+        return self.resource.message(**{reference.field: [row_id] if is_repeated else row_id})
+
+    def _refused(self, message: Any) -> list[str]:
+        """The field that the declaration's own rules refuse."""
+        try:
+            self.resource.check(self._codec.encode(message), None)
+        except DomainError as error:
+            return [error.metadata["field"].removeprefix(f"{self.field}.")]
+        return []
+
+    def _kept(self, message: Any) -> Any:
+        return self._codec.decode(self.resource.normalize(self._codec.encode(message)))
 
     @property
     def settable(self) -> set[str]:
@@ -94,18 +118,38 @@ class Kind:
 
     @property
     def changeable(self) -> str:
-        """A text that a change may change to any other."""
+        """A field that a change may set to `changed`: a text if there is any, or a number."""
         taken = {*self.resource.immutable, *self.unique_texts}
-        return next(
+        names = [
             field.name
             for field in self.resource.message.DESCRIPTOR.fields
-            if field.name in self.settable - taken and self._is_text(field.name)
-        )
+            if field.name in self.settable - taken and self._is_plain(field.name)
+        ]
+        return min(names, key=lambda name: not self._is_text(name))
+
+    @property
+    def changed(self) -> Any:
+        return "changed" if self._is_text(self.changeable) else 77
+
+    @property
+    def broken(self) -> Any:
+        """What `changeable` may not be: longer than any text, below every number; None: nothing."""
+        value = "x" * 100_000 if self._is_text(self.changeable) else -1
+        message = self.resource.message(**{self.changeable: value})
+        fields = [one.field for one in violations(message)]
+        return value if self.changeable in fields else None
+
+    def _is_plain(self, name: str) -> bool:
+        field = self._field(name)
+        return not field.is_repeated and (self._is_text(name) or field.cpp_type in _INTEGERS)
 
     def _is_text(self, name: str) -> bool:
-        field = self.resource.message.DESCRIPTOR.fields_by_name[name]
+        field = self._field(name)
         is_string = field.cpp_type == FieldDescriptor.CPPTYPE_STRING and not field.is_repeated
         return is_string and not is_id(field, frozenset(self.resource.text_ids))
+
+    def _field(self, name: str) -> Any:
+        return self.resource.message.DESCRIPTOR.fields_by_name[name]
 
     def __repr__(self) -> str:
         return self.name
