@@ -6,6 +6,8 @@ from bson import ObjectId
 
 from server.catalog.endpoints import MAX_DEPTH
 from server.catalog.marks import mark_changed
+from server.catalog.packages.history import keep_history
+from server.catalog.packages.parts import FEATURES as PART
 from server.kernel.errors import DomainError, Reason, field_invalid
 from server.resources.changes import Changes
 
@@ -18,9 +20,13 @@ Document = dict[str, Any]
 
 
 async def guard_feature(changes: Changes, new: Document | None, old: Document | None) -> None:
-    """Keeps the tree a tree, and marks the change. CYCLE, FIELD_INVALID when it is too deep."""
+    """Keeps the tree a tree, has packages with it remembered as they are, marks the change.
+
+    CYCLE; FIELD_INVALID when it is too deep, or in too many packages.
+    """
     if new is not None and _is_placed(new, old):
         await _check_place(changes, new, is_new=old is None)
+    await keep_history(changes, PART, new, old)
     await mark_changed(changes, new, old)
 
 
