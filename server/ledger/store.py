@@ -70,6 +70,9 @@ COLLECTIONS = (
                 (("subscription.expires_time", 1),),
                 partial={"subscription.expires_time": {"$exists": True}},
             ),
+            # And who keeps a package or a plan from being purged.
+            Index((("package_id", 1),), partial={"package_id": {"$type": "objectId"}}),
+            Index((("plan_id", 1),), partial={"plan_id": {"$type": "objectId"}}),
         ),
     ),
     Collection(
