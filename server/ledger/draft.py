@@ -43,6 +43,7 @@ class PackageNote(NamedTuple):
     period: Period
     cause: Cause
     created_ms: int
+    sequence: int
     entry_id: ObjectId | None = None
     credits_micros: int = 0
 
@@ -55,6 +56,7 @@ class PackageNote(NamedTuple):
             period,
             entry.cause,
             entry.created_ms,
+            entry.sequence,
             entry.id,
             entry.signed_micros,
         )

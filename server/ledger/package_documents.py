@@ -99,5 +99,6 @@ def package_document(note: PackageNote) -> Document:
         "client_id": cause.client_id,
         "reason": cause.reason,
         "created_time": DatetimeMS(note.created_ms),
+        "sequence": note.sequence,
     }
     return {name: value for name, value in document.items() if value is not None}

@@ -55,7 +55,9 @@ def note(operation: SchedulePackage | EndPackage, wallet: Wallet) -> PackageNote
     else:
         times = (subscription.start_ms, profile.expires_ms)
         period = Period(PackageEvent.CANCELED, subscription.terms, *times)
-    return PackageNote(operation.id, profile, period, operation.cause, wallet.updated_ms)
+    return PackageNote(
+        operation.id, profile, period, operation.cause, wallet.updated_ms, wallet.sequence
+    )
 
 
 def _running(wallet: Wallet) -> Subscription:

@@ -11,6 +11,6 @@ PACKAGE_TRANSACTIONS: Final = Resource(
     PackageTransaction,
     PACKAGES,
     filterable=("user_id", "package_id", "plan_id", "kind", "created_time"),
-    sortable=("created_time",),
+    sortable=("created_time", "sequence"),
     read_only=True,
 )

@@ -15,6 +15,7 @@ from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServi
 from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceStub
 from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
 from zaaz.ledger.v1.hold_pb2 import DISCONNECT_POLICY_CAPTURE_REPORTED, DisconnectPolicy
+from zaaz.subscriptions.v1.subscription_service_pb2_grpc import SubscriptionServiceStub
 from zaaz.wallet.v1.statement_service_pb2_grpc import StatementServiceStub
 from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceStub
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServiceAsyncStub
     from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceAsyncStub
     from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceAsyncStub
+    from zaaz.subscriptions.v1.subscription_service_pb2_grpc import SubscriptionServiceAsyncStub
     from zaaz.wallet.v1.statement_service_pb2_grpc import StatementServiceAsyncStub
     from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceAsyncStub
 
@@ -60,6 +62,7 @@ class _Open:
     process: "CreditsProcessServiceAsyncStub"
     catalog: "CatalogServiceAsyncStub"
     offers: "OfferServiceAsyncStub"
+    subscriptions: "SubscriptionServiceAsyncStub"
 
     @classmethod
     def on(cls, channel: TypedChannel) -> "_Open":
@@ -73,6 +76,7 @@ class _Open:
             CreditsProcessServiceStub(channel),
             CatalogServiceStub(channel),
             OfferServiceStub(channel),
+            SubscriptionServiceStub(channel),
         )
 
 
@@ -254,6 +258,11 @@ class ZaazClient:
     def catalog(self) -> "CatalogServiceAsyncStub":
         """CatalogService."""
         return self._opened.catalog
+
+    @property
+    def subscriptions(self) -> "SubscriptionServiceAsyncStub":
+        """SubscriptionService: which package a user has, since when and until when."""
+        return self._opened.subscriptions
 
     @property
     def offers(self) -> "OfferServiceAsyncStub":

@@ -85,6 +85,7 @@ class PackageTransaction(_message.Message):
     CLIENT_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CREATED_TIME_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """ObjectId as 24 hex digits."""
     user_id: _builtins.str
@@ -103,6 +104,10 @@ class PackageTransaction(_message.Message):
     """What was granted, in micro-credits."""
     client_id: _builtins.str
     reason: _builtins.str
+    sequence: _builtins.int
+    """Number of the wallet's last transaction then, its own where it has one: what
+    is written in one moment has this order.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """The period: from then on."""
@@ -133,10 +138,11 @@ class PackageTransaction(_message.Message):
         client_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         created_time: _timestamp_pb2.Timestamp | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "coupon_id", b"coupon_id", "created_time", b"created_time", "credits_micros", b"credits_micros", "credits_transaction_id", b"credits_transaction_id", "end_time", b"end_time", "id", b"id", "kind", b"kind", "package_history_id", b"package_history_id", "package_id", b"package_id", "package_plan_id", b"package_plan_id", "payment_transaction_id", b"payment_transaction_id", "plan_id", b"plan_id", "reason", b"reason", "start_time", b"start_time", "user_id", b"user_id", "user_wallet_id", b"user_wallet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "coupon_id", b"coupon_id", "created_time", b"created_time", "credits_micros", b"credits_micros", "credits_transaction_id", b"credits_transaction_id", "end_time", b"end_time", "id", b"id", "kind", b"kind", "package_history_id", b"package_history_id", "package_id", b"package_id", "package_plan_id", b"package_plan_id", "payment_transaction_id", b"payment_transaction_id", "plan_id", b"plan_id", "reason", b"reason", "sequence", b"sequence", "start_time", b"start_time", "user_id", b"user_id", "user_wallet_id", b"user_wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,7 +163,7 @@ class ListPackageTransactionsRequest(_message.Message):
     filter: _builtins.str
     """An expression over user_id, package_id, plan_id, kind and created_time."""
     order_by: _builtins.str
-    """created_time, with `asc` or `desc`."""
+    """created_time and sequence, each with `asc` or `desc`."""
     with_total_size: _builtins.bool
     """Count all that match, up to 10,000."""
     def __init__(
