@@ -1,8 +1,8 @@
 """zaaz.catalog.v1.CatalogService: the verbs of its rows are the resource engine's."""
 
 from zaaz.catalog.v1 import catalog_service_pb2 as pb
-from zaaz.catalog.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 
+from server.catalog.document.servicer import DocumentServicer
 from server.catalog.packages.resources import RESOURCES as PACKAGE_RESOURCES
 from server.catalog.popups.servicer import PopupsServicer
 from server.catalog.popups.store import PopupStore
@@ -12,10 +12,11 @@ from server.resources.binder import bind
 from server.resources.engine import Resources
 
 
-class CatalogServicer(PopupsServicer, CatalogServiceServicer):
+class CatalogServicer(PopupsServicer, DocumentServicer):
     """What products offer; the rules of rows stand in their declarations."""
 
     def __init__(self, resources: Resources, popups: PopupStore, clock: Clock) -> None:
         PopupsServicer.__init__(self, resources, popups, clock)
+        DocumentServicer.__init__(self, resources)
         service = pb.DESCRIPTOR.services_by_name["CatalogService"]
         bind(self, service, resources, FEATURES, FEATURE_ENDPOINTS, *PACKAGE_RESOURCES)

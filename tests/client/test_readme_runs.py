@@ -10,18 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zaaz_client import CreditProcessSettings, ZaazClient
+from zaaz_client import CreditProcessSettings, ZaazClient, spooled_events
 from zaaz_client.credit_process import DEFAULT_PROCESS_SETTINGS
 
 from tests.client.test_readme import EXAMPLES, TEXT
 from tests.ledger.calls import soon
-from tests.serving import Served
+from tests.serving import Served, usage_event
 
 CREDIT = 1_000_000
 MODELS = {"chat", "write", "ask"}
 """Of examples that call language models: in adapters/test_readme.py."""
 EXAMPLE_USER = "65f0000000000000000000aa"
-RUN = {"main", "answer", "charge_download", "bill", "follow", "save_statement", *MODELS}
+RUN = {
+    "main",
+    "answer",
+    "charge_download",
+    "bill",
+    "bill_durably",
+    "follow",
+    "save_statement",
+    *MODELS,
+}
 """A function of each example, which a test here calls."""
 
 
@@ -89,6 +98,18 @@ async def test_usage_stream(
     await soon(bill(own))
     assert "UsageCounters" in capsys.readouterr().out
     assert (await clocked.wallet(EXAMPLE_USER)).credits_micros < CREDIT
+
+
+async def test_spool(
+    partner: ZaazClient, served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bill = example("bill_durably")["bill_durably"]
+    user_id = await served.new_wallet(CREDIT)
+    directory = tmp_path / user_id
+    await soon(bill(partner, str(directory), [usage_event(user_id)]))
+    assert "SpoolStatus" in capsys.readouterr().out
+    assert list(spooled_events(directory)) == []
+    assert (await served.wallet(user_id)).credits_micros == CREDIT - 540_000
 
 
 async def test_watch(

@@ -1,0 +1,230 @@
+"""What has to be done so that the catalog is like a document. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Final, NamedTuple
+
+from zaaz.catalog.v1.catalog_document_pb2 import (
+    CATALOG_ACTION_CREATE,
+    CATALOG_ACTION_DELETE,
+    CATALOG_ACTION_RESTORE,
+    CATALOG_ACTION_UPDATE,
+    CatalogAction,
+    FieldDifference,
+)
+
+from server.catalog.document.existing import Existing
+from server.catalog.document.kinds import (
+    COUPON,
+    FEATURE,
+    FEATURE_ENDPOINT,
+    FEATURE_POPUP,
+    KINDS,
+    PACKAGE,
+    PACKAGE_FEATURE,
+    PACKAGE_PLAN,
+    PLAN,
+    Kind,
+)
+from server.catalog.document.reading import Entry
+from server.catalog.document.views import (
+    View,
+    differences,
+    view_of,
+    view_of_row,
+    without_defaults,
+)
+from server.kernel.errors import DomainError, FieldViolation, Reason, field_invalid, refused
+from server.resources.model import Document
+
+_DELETED_IN_ORDER: Final = (
+    *(PACKAGE_FEATURE, PACKAGE_PLAN, COUPON, FEATURE_POPUP, FEATURE_ENDPOINT),
+    *(PACKAGE, PLAN, FEATURE),
+)
+"""What links comes before what is linked."""
+
+_INITIAL: Final = "is_initial"
+
+
+class Step(NamedTuple):
+    """A row to be changed. `entry` is what the document says of it; None: it leaves it out.
+
+    `row` is what is stored; None: nothing. A step with `by_itself` is told, and comes with
+    another one.
+    """
+
+    action: "CatalogAction.ValueType"
+    kind: Kind
+    name: str
+    entry: Entry | None
+    row: Document | None
+    fields: list[FieldDifference]
+    by_itself: bool = False
+
+
+class Plan(NamedTuple):
+    """The steps in their order, and how many rows are so already."""
+
+    steps: list[Step]
+    unchanged: int
+
+
+def make_plan(entries: Sequence[Entry], existing: Existing, *, whole: bool) -> Plan:
+    """How the catalog becomes like the document; only like it, if it is the `whole` catalog.
+
+    REFERENCE_NOT_FOUND, CYCLE and FIELD_INVALID name the path in the document.
+    """
+    _check_links(entries, existing, whole=whole)
+    ordered = _in_order(_with_initial(entries, existing), existing)
+    made = [step for entry in ordered for step in _step(entry, existing)]
+    replaced = () if whole else _replaced(ordered, existing)
+    deleted = _deletions(ordered, existing, whole=whole)
+    return Plan([*made, *replaced, *deleted], len(ordered) - len(made))
+
+
+def _check_links(entries: Sequence[Entry], existing: Existing, *, whole: bool) -> None:
+    known: dict[str, set[str]] = {kind.collection: set() for kind in KINDS}
+    if not whole:
+        known = {collection: set(rows) for collection, rows in existing.live.items()}
+    for entry in entries:
+        known[entry.kind.collection].add(entry.name)
+    for entry in entries:
+        for link, said in entry.links:
+            for name, path in said:
+                if name not in known[link.to]:
+                    where = "the document has" if whole else "there are"
+                    text = f"{name!r} is not among the {link.to} that {where}"
+                    metadata = {"field": path, "name": name}
+                    raise refused(Reason.REFERENCE_NOT_FOUND, path, text, metadata)
+
+
+# One of all is initial
+
+
+def _with_initial(entries: Sequence[Entry], existing: Existing) -> list[Entry]:
+    """The entries with what they leave unsaid: who is initial stays so unless another one is to be.
+
+    FIELD_INVALID when two are to be.
+    """
+    claimed: dict[str, str] = {}
+    for entry in entries:
+        if _group(entry) is not None and entry.message.is_initial:
+            first = claimed.setdefault(_group(entry) or "", entry.name)
+            if first != entry.name:
+                path = entry.kind.path(entry.path, _INITIAL)
+                raise field_invalid(path, f"{first} is to be the initial one already")
+    return [
+        _initial(entry) if _stays_initial(entry, claimed, existing) else entry for entry in entries
+    ]
+
+
+def _group(entry: Entry) -> str | None:
+    """What one of which is initial: all packages, a package's plans; None for other rows."""
+    if entry.kind is PACKAGE:
+        return ""
+    return f"/{entry.linked['package'][0]}" if entry.kind is PACKAGE_PLAN else None
+
+
+def _stays_initial(entry: Entry, claimed: dict[str, str], existing: Existing) -> bool:
+    group = _group(entry)
+    if group is None or group in claimed:
+        return False
+    row = existing.live[entry.kind.collection].get(entry.name)
+    return row is not None and bool(row.get(_INITIAL))
+
+
+def _initial(entry: Entry) -> Entry:
+    message = entry.kind.said(entry.message)
+    message.is_initial = True
+    return entry._replace(message=message)
+
+
+def _replaced(entries: Sequence[Entry], existing: Existing) -> Iterator[Step]:
+    """The package that is initial no longer, because one of the document is to be."""
+    packages = [entry for entry in entries if entry.kind is PACKAGE]
+    if not any(entry.message.is_initial for entry in packages):
+        return
+    said = {entry.name for entry in packages}
+    for name, row in existing.live[PACKAGE.collection].items():
+        if name not in said and row.get(_INITIAL):
+            before = {_INITIAL: "true"}
+            fields = differences(before, {_INITIAL: "false"})
+            yield Step(CATALOG_ACTION_UPDATE, PACKAGE, name, None, row, fields, by_itself=True)
+
+
+# In which order
+
+
+def _in_order(entries: Sequence[Entry], existing: Existing) -> list[Entry]:
+    """What is linked before what links it; of several, the initial one first, which is how the
+    others cease to be.
+    """
+    by_kind: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        by_kind[entry.kind.collection].append(entry)
+    by_kind[FEATURE.collection] = _parents_first(by_kind[FEATURE.collection], existing)
+    for kind in (PACKAGE, PACKAGE_PLAN):
+        by_kind[kind.collection].sort(key=lambda entry: not entry.message.is_initial)
+    return [entry for kind in KINDS for entry in by_kind[kind.collection]]
+
+
+def _parents_first(features: Sequence[Entry], existing: Existing) -> list[Entry]:
+    """Features in the order of the tree that there will be, others than these included; CYCLE."""
+    above: dict[str, set[str]] = {
+        name: {existing.names[row["parent_id"]]} if "parent_id" in row else set()
+        for name, row in existing.live[FEATURE.collection].items()
+    }
+    above |= {entry.name: set(entry.linked["parent"]) for entry in features}
+    try:
+        place = {name: i for i, name in enumerate(TopologicalSorter(above).static_order())}
+    except CycleError as error:
+        raise _cycle(features, error.args[1]) from None
+    return sorted(features, key=lambda entry: place[entry.name])
+
+
+def _cycle(features: Sequence[Entry], names: Sequence[str]) -> DomainError:
+    first = next(entry for entry in features if entry.name in names)
+    path, text = f"{first.path}.parent", " is a part of ".join(names[::-1])
+    violation = FieldViolation(path, text)
+    metadata = {"field": path}
+    return DomainError(Reason.CYCLE, f"{path}: {text}", metadata, violations=[violation])
+
+
+# What becomes of each
+
+
+def _step(entry: Entry, existing: Existing) -> Iterator[Step]:
+    kind, name, after = entry.kind, entry.name, view_of(entry)
+    row = existing.find(kind.collection, name)
+    if row is None:
+        fields = differences({}, without_defaults(after))
+        yield Step(CATALOG_ACTION_CREATE, kind, name, entry, None, fields)
+        return
+    before: View = view_of_row(kind, row, existing.names)
+    fields = differences(before, after)
+    if row["is_deleted"]:
+        yield Step(CATALOG_ACTION_RESTORE, kind, name, entry, row, fields)
+    elif before != after:
+        yield Step(CATALOG_ACTION_UPDATE, kind, name, entry, row, fields)
+
+
+def _deletions(entries: Sequence[Entry], existing: Existing, *, whole: bool) -> list[Step]:
+    """The rows that the document leaves out: a package's own, or any of the `whole` catalog."""
+    said = {(entry.kind.collection, entry.name) for entry in entries}
+    packages = {entry.name for entry in entries if entry.kind is PACKAGE}
+    steps: list[Step] = []
+    for kind in _DELETED_IN_ORDER:
+        if not (whole or not kind.named_by):
+            continue
+        rows = existing.live[kind.collection].items()
+        left_out = [
+            (name, row)
+            for name, row in rows
+            if (kind.collection, name) not in said
+            and (whole or existing.names[row["package_id"]] in packages)
+        ]
+        # The last of all may go, and whoever is initial is to be the last.
+        left_out.sort(key=lambda one: (one[1].get(_INITIAL, False), one[0]))
+        steps += [Step(CATALOG_ACTION_DELETE, kind, name, None, row, []) for name, row in left_out]
+    return steps
