@@ -20,6 +20,7 @@ from server.ledger.model import (
     HoldState,
     PinnedPrices,
     Priced,
+    Profile,
     Tokens,
     Wallet,
 )
@@ -67,14 +68,14 @@ class HoldLedger:
         self._known: dict[ObjectId, KnownHold] = {}
 
     async def recalled(self, user_id: str) -> Wallet:
-        """The wallet as it is in memory, however old, for a caller who goes on to write it.
+        """As of now the wallet that is in memory, however old, for who goes on to write it.
 
         WALLET_NOT_FOUND.
         """
         wallet = await self._committer.recall(user_id)
         if wallet is None:
             raise wallet_not_found(user_id)
-        return wallet
+        return expire(wallet, self._clock()).wallet
 
     async def wallet(self, user_id: str, *, fresh: bool = False) -> Wallet:
         """The wallet as of now, from the committer's cache. WALLET_NOT_FOUND.
@@ -93,8 +94,10 @@ class HoldLedger:
         bound: Priced,
         prices: PinnedPrices,
         priced_ms: int,
+        *,
+        asked_of: Profile | None = None,
     ) -> Posted:
-        """FundsRefusedError, WALLET_NOT_FOUND.
+        """FundsRefusedError, WALLET_NOT_FOUND; PackageChangedError where `asked_of` is outdated.
 
         `bound` is what the tokens come to at `prices`, those of `priced_ms`.
         """
@@ -112,7 +115,7 @@ class HoldLedger:
             labels=terms.labels or None,
         )
         operation = PlaceHold(
-            terms.user_id, hold, terms.ttl_ms, self.cause(caller), terms.bypass_expiry
+            terms.user_id, hold, terms.ttl_ms, self.cause(caller), terms.bypass_expiry, asked_of
         )
         posted = await self._run(caller, operation, _asked(terms))
         if posted.hold is not None:

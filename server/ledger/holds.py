@@ -12,6 +12,7 @@ from server.ledger.model import (
     DecreaseReason,
     Hold,
     HoldState,
+    Profile,
     Wallet,
 )
 from server.ledger.operations import CaptureHold, ExtendHold, PlaceHold, ReleaseHold, Use
@@ -26,6 +27,18 @@ class FundsRefusedError(DomainError):
         first = reasons[0]
         super().__init__(first.reason, first.message, first.metadata)
         self.all = reasons
+
+
+class PackageChangedError(DomainError):
+    """The wallet has another package, or tier, than its user was let in for: look again."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Reason.CONTENTION,
+            "the user's package changed meanwhile",
+            {"attempts": 1},
+            retry_delay_seconds=0.1,
+        )
 
 
 def wallet_expired(wallet: Wallet) -> DomainError:
@@ -60,8 +73,14 @@ def hold_refusals(
 
 
 def place_hold(wallet: Wallet, operation: PlaceHold, now_ms: int) -> Applied:
-    """INSUFFICIENT_CREDITS, WALLET_EXPIRED, TOO_MANY_HOLDS: all of them as FundsRefusedError."""
+    """INSUFFICIENT_CREDITS, WALLET_EXPIRED, TOO_MANY_HOLDS: all of them as FundsRefusedError.
+
+    PackageChangedError.
+    """
     wallet, expired, _, changes = expire(wallet, now_ms)
+    asked_of = operation.asked_of
+    if asked_of is not None and _standing(asked_of) != _standing(wallet.profile):
+        raise PackageChangedError
     hold = operation.hold._replace(created_ms=now_ms, expires_ms=now_ms + operation.ttl_ms)
     bypass = operation.bypass_expiry
     refusals = hold_refusals(wallet, hold.held_micros, now_ms, bypass_expiry=bypass)
@@ -148,6 +167,11 @@ def active_hold(wallet: Wallet, hold_id: ObjectId) -> Hold:
         if hold.id == hold_id:
             return hold
     raise hold_ended(hold_id)
+
+
+def _standing(profile: Profile) -> tuple[int, ObjectId | None]:
+    """What the catalog's answer rests on."""
+    return profile.type, profile.package_history_id
 
 
 def _check_funds(wallet: Wallet, amount_micros: int, now_ms: int) -> None:

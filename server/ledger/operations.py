@@ -8,7 +8,18 @@ from typing import NamedTuple
 
 from bson import ObjectId
 
-from server.ledger.model import Cause, Charge, Entry, Grant, Hold, Priced, Terms, Tokens, Usage
+from server.ledger.model import (
+    Cause,
+    Charge,
+    Entry,
+    Grant,
+    Hold,
+    Priced,
+    Profile,
+    Terms,
+    Tokens,
+    Usage,
+)
 
 
 class OpenWallet(NamedTuple):
@@ -99,7 +110,8 @@ class Tidy(NamedTuple):
 class PlaceHold(NamedTuple):
     """Sets credits aside for `ttl_ms`. The wallet gives `hold` its times.
 
-    `bypass_expiry`: also of a wallet whose subscription has expired.
+    `bypass_expiry`: also of a wallet whose subscription has expired. `asked_of`: the wallet
+    as others have let its user in by it; None: nobody was asked.
     """
 
     user_id: str
@@ -107,6 +119,7 @@ class PlaceHold(NamedTuple):
     ttl_ms: int
     cause: Cause
     bypass_expiry: bool = False
+    asked_of: Profile | None = None
 
 
 class ExtendHold(NamedTuple):
