@@ -22,6 +22,7 @@ from zaaz.wallet.v1.wallet_service_pb2_grpc import add_WalletServiceServicer_to_
 from server.auth.service import AuthService
 from server.auth.servicer import AuthServicer
 from server.auth.store import COLLECTIONS as AUTH_COLLECTIONS
+from server.catalog.inclusions import Inclusions
 from server.catalog.marks import COLLECTIONS as CATALOG_COLLECTIONS
 from server.catalog.offers.coupon_use import CouponUse
 from server.catalog.offers.servicer import OfferServicer
@@ -164,6 +165,7 @@ class _Books(NamedTuple):
 
     prices: PriceBookSource
     catalog: EndpointBookSource
+    inclusions: Inclusions
     pricing: Pricing
     freshness: Freshness
 
@@ -221,12 +223,14 @@ def _ledgers(foundation: Foundation, messages: _Messages) -> _Ledgers:
 
 async def _books(foundation: Foundation) -> _Books:
     prices = await _prices(foundation.database, foundation.clock)
-    catalog = EndpointBookSource(CatalogStore(foundation.database))
+    store = CatalogStore(foundation.database)
+    catalog, inclusions = EndpointBookSource(store), Inclusions(store)
     await catalog.refresh()
     foundation.background.start("prices", prices.run())
     foundation.background.start("catalog", catalog.run())
     pricing = Pricing(lambda: prices.book, lambda: catalog.book)
-    return _Books(prices, catalog, pricing, Freshness(prices.changed, catalog.changed))
+    freshness = Freshness(prices.changed, catalog.changed, inclusions.renew)
+    return _Books(prices, catalog, inclusions, pricing, freshness)
 
 
 async def _prices(database: Database, clock: Clock) -> PriceBookSource:
@@ -280,11 +284,12 @@ def _add_credits(
 ) -> None:
     clock = foundation.clock
     _, _, ledger, holds, reader = ledgers
-    prices, catalog, pricing, _ = books
+    prices, catalog, inclusions, pricing, _ = books
     entitlements = Entitlements(
         pricing,
         lambda value: catalog.book.find(value),
         lambda value: prices.book.is_active(value),
+        inclusions,
     )
     explainer = Explainer(reader, pricing)
     process = CreditsProcessServicer(

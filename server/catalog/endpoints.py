@@ -5,7 +5,7 @@ micro-credits per use. Times are milliseconds since the epoch.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from bson import ObjectId
@@ -62,7 +62,8 @@ class Endpoint(NamedTuple):
 
     `inactive_feature` is the value of the nearest feature that is switched off, its own
     or one above ("": none). Word limits are its own, or else its feature's (0: any number).
-    `method` is as in HTTP.
+    `method` is as in HTTP. `feature` is the value of its feature; `lineage` has the ids of
+    that and of all above, and `is_packaged` says that a package which is sold has one of them.
     """
 
     id: ObjectId
@@ -75,6 +76,18 @@ class Endpoint(NamedTuple):
     method: str
     endpoint: str
     feature_id: ObjectId
+    feature: str
+    lineage: frozenset[ObjectId]
+    is_packaged: bool
+
+
+class _Family(NamedTuple):
+    """What an endpoint has of its feature and of those above it."""
+
+    feature: str
+    inactive: str
+    lineage: frozenset[ObjectId]
+    is_packaged: bool
 
 
 class _Timeline(NamedTuple):
@@ -88,7 +101,10 @@ _NEVER = _Timeline((), (None,))
 
 
 class EndpointBook:
-    """All endpoints by their value. `versions` come in the order in which they were written."""
+    """All endpoints by their value. `versions` come in the order in which they were written.
+
+    `packaged` are the features that packages which are sold have by themselves.
+    """
 
     __slots__ = ("_live", "_timelines")
 
@@ -97,8 +113,18 @@ class EndpointBook:
         features: Mapping[ObjectId, FeatureNode],
         endpoints: Iterable[EndpointRow],
         versions: Iterable[EndpointVersion],
+        packaged: Set[ObjectId] = frozenset(),
     ) -> None:
-        self._live = {row.value: _endpoint(row, features) for row in endpoints}
+        rows = list(endpoints)
+        # One for all endpoints of a feature: they share its lineage.
+        families = {
+            feature_id: _family(feature_id, features, packaged)
+            for feature_id in {row.feature_id for row in rows}
+        }
+        self._live = {
+            row.value: _endpoint(row, features.get(row.feature_id), families[row.feature_id])
+            for row in rows
+        }
         self._timelines = _timelines(versions)
 
     def find(self, value: str) -> Endpoint | None:
@@ -126,32 +152,41 @@ class EndpointBook:
         return versions[bisect_right(times, time_ms)]
 
 
-def _endpoint(row: EndpointRow, features: Mapping[ObjectId, FeatureNode]) -> Endpoint:
-    feature = features.get(row.feature_id)
+def _endpoint(row: EndpointRow, feature: FeatureNode | None, family: _Family) -> Endpoint:
     limits = row.max_words or (feature and feature.max_words) or WordLimit()
     return Endpoint(
         row.id,
         row.value,
         row.is_active,
-        _inactive(row.feature_id, features),
+        family.inactive,
         limits.free,
         limits.paid,
         row.captured_parts,
         row.method,
         row.endpoint,
         row.feature_id,
+        family.feature,
+        family.lineage,
+        family.is_packaged,
     )
 
 
-def _inactive(feature_id: ObjectId | None, features: Mapping[ObjectId, FeatureNode]) -> str:
-    for _ in range(MAX_DEPTH):
-        feature = features.get(feature_id) if feature_id else None
-        if feature is None:
-            return ""
-        if not feature.is_active:
-            return feature.value
-        feature_id = feature.parent_id
-    return ""
+def _family(
+    feature_id: ObjectId, features: Mapping[ObjectId, FeatureNode], packaged: Set[ObjectId]
+) -> _Family:
+    lineage = [feature_id]
+    known: list[FeatureNode] = []
+    while len(known) < MAX_DEPTH and (feature := features.get(lineage[-1])) is not None:
+        known.append(feature)
+        if feature.parent_id is None:
+            break
+        lineage.append(feature.parent_id)
+    return _Family(
+        known[0].value if known else "",
+        next((feature.value for feature in known if not feature.is_active), ""),
+        frozenset(lineage),
+        not packaged.isdisjoint(lineage),
+    )
 
 
 def _timelines(versions: Iterable[EndpointVersion]) -> dict[str, _Timeline]:

@@ -1,9 +1,10 @@
-"""What the book of endpoints is read from."""
+"""What the book of endpoints is read from, and what packages were sold with."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from bson import ObjectId
 from zaaz.catalog.v1.feature_endpoint_pb2 import HttpMethod
 
 from server.catalog.endpoints import (
@@ -13,7 +14,9 @@ from server.catalog.endpoints import (
     FeatureNode,
     WordLimit,
 )
+from server.catalog.inclusions import Included
 from server.catalog.marks import REVISIONS
+from server.catalog.packages.resources import PACKAGE_FEATURES, PACKAGE_HISTORIES, PACKAGES
 from server.catalog.resources import FEATURE_ENDPOINTS, FEATURES
 from server.catalog.versions import HISTORIES
 from server.mongo.database import Database
@@ -21,10 +24,13 @@ from server.mongo.errors import reachable
 from server.resources.fields import millis
 
 MAX_ROWS: Final = 20_000
-"""Features, and endpoints, that are read into a book."""
+"""Features, endpoints, and packages that are sold, that are read into a book."""
 
 MAX_VERSIONS: Final = 100_000
 """History rows that are read into a book: the latest ones."""
+
+_SOLD: Final = {"is_deleted": False, "is_active": True}
+"""Of a package, and of a feature of a package."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,15 +66,36 @@ class CatalogStore:
             {row["_id"]: _feature(row) for row in features},
             map(_endpoint, endpoints),
             [_version(row) for row in versions if not _only_unsets(row)],
+            await self._packaged(),
         )
+
+    async def included(self, history_ids: Collection[ObjectId]) -> dict[ObjectId, Included]:
+        """The features of the snapshots that there are, by their ids."""
+        query = {"_id": {"$in": list(history_ids)}}
+        with reachable():
+            histories = self._database.collection(PACKAGE_HISTORIES.collection)
+            rows = await histories.find(query, {"features._id": 1}).to_list()
+        return {row["_id"]: _features_of(row) for row in rows}
+
+    async def _packaged(self) -> frozenset[ObjectId]:
+        """The features that packages have which are sold."""
+        packages = await self._find(PACKAGES.collection, _SOLD, "_id")
+        sold = {**_SOLD, "package_id": {"$in": [package["_id"] for package in packages]}}
+        steps: list[Document] = [
+            {"$match": sold},
+            {"$group": {"_id": "$feature_id"}},
+            {"$limit": MAX_ROWS + 1},
+        ]
+        with reachable():
+            joins = self._database.collection(PACKAGE_FEATURES.collection)
+            rows = await (await joins.aggregate(steps)).to_list()
+        return frozenset(row["_id"] for row in _bounded("features of packages", rows))
 
     async def _find(self, name: str, query: Document, *fields: str) -> list[Document]:
         with reachable():
             cursor = self._database.collection(name).find(query, dict.fromkeys(fields, 1))
             rows = await cursor.limit(MAX_ROWS + 1).to_list()
-        if len(rows) > MAX_ROWS:
-            _log.error("only %d rows of %s are in the book of endpoints", MAX_ROWS, name)
-        return rows[:MAX_ROWS]
+        return _bounded(name, rows)
 
     async def _versions(self) -> list[Document]:
         """In the order in which they were written."""
@@ -83,6 +110,16 @@ class CatalogStore:
         if len(rows) == MAX_VERSIONS:
             _log.error("only the last %d versions of endpoints are in their book", MAX_VERSIONS)
         return rows[::-1]
+
+
+def _bounded(name: str, rows: list[Document]) -> list[Document]:
+    if len(rows) > MAX_ROWS:
+        _log.error("only %d %s are in the book of endpoints", MAX_ROWS, name)
+    return rows[:MAX_ROWS]
+
+
+def _features_of(row: Mapping[str, Any]) -> Included:
+    return frozenset(feature["_id"] for feature in row.get("features", ()))
 
 
 def _feature(row: Mapping[str, Any]) -> FeatureNode:

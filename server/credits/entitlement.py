@@ -3,15 +3,20 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from bson import ObjectId
+
 from server.credits.freshness import rests_on_books
 from server.credits.pricing import Pricing, endpoint_not_found
 from server.kernel.errors import DomainError, Reason, field_invalid
 from server.ledger.holds import hold_refusals
-from server.ledger.model import Priced, Tokens, Wallet, WalletType
+from server.ledger.model import Priced, Profile, Tokens, Wallet, WalletType
 
 
 class Question(NamedTuple):
-    """A use that is asked for: of an endpoint, a model or both, with at most so many tokens."""
+    """A use that is asked for: of an endpoint, a model or both, with at most so many tokens.
+
+    `bypass_expiry`: a wallet whose subscription has expired may pass.
+    """
 
     feature_endpoint: str
     ai_model: str
@@ -46,6 +51,34 @@ class UsableEndpoint(Protocol):
     def max_words_paid(self) -> int:
         """Of users who do."""
 
+    @property
+    def feature(self) -> str:
+        """The value of its feature."""
+
+    @property
+    def lineage(self) -> frozenset[ObjectId]:
+        """Its feature and those above it."""
+
+    @property
+    def is_packaged(self) -> bool:
+        """A package that is sold has one of them."""
+
+
+Included = frozenset[ObjectId]
+"""The features of a package as it was sold."""
+
+NOTHING: Included = frozenset()
+
+
+class SoldPackages(Protocol):
+    """The port to the catalog: what a package had in it, by the snapshot it was sold under."""
+
+    def find(self, history_id: ObjectId) -> Included | None:
+        """None: it has to be loaded."""
+
+    async def load(self, history_id: ObjectId) -> Included:
+        """Nothing where there is no such snapshot. DatabaseUnavailable."""
+
 
 FindEndpoint = Callable[[str], UsableEndpoint | None]
 """The live endpoint of a value."""
@@ -58,39 +91,62 @@ class Entitlements:
     """What the catalog says to a question. What the wallet says comes from the ledger."""
 
     def __init__(
-        self, pricing: Pricing, find_endpoint: FindEndpoint, is_model_active: IsModelActive
+        self,
+        pricing: Pricing,
+        find_endpoint: FindEndpoint,
+        is_model_active: IsModelActive,
+        packages: SoldPackages,
     ) -> None:
         self._pricing = pricing
         self._find_endpoint = find_endpoint
         self._is_model_active = is_model_active
+        self._packages = packages
+
+    def included(self, question: Question, wallet: Wallet) -> Included | None:
+        """What the wallet's package includes, if that is of the question. None: `load` it."""
+        history_id = wallet.profile.package_history_id
+        if history_id is None or not question.feature_endpoint:
+            return NOTHING
+        return self._packages.find(history_id)
+
+    async def load(self, question: Question, wallet: Wallet) -> Included:
+        """The same, read if need be. DatabaseUnavailable."""
+        included, history_id = self.included(question, wallet), wallet.profile.package_history_id
+        if included is not None or history_id is None:
+            return included or NOTHING
+        return await self._packages.load(history_id)
 
     def estimate(self, question: Question, time_ms: int) -> Estimate:
         """FIELD_INVALID, FEATURE_ENDPOINT_NOT_FOUND, PRICE_NOT_FOUND, AMOUNT_OUT_OF_RANGE."""
-        endpoint, ai_model, tokens, _, _ = question
+        endpoint, ai_model, tokens = question[:3]
         if not endpoint and not ai_model:
             raise field_invalid("ai_model", "is required where there is no feature_endpoint")
         charge = self._pricing.charge(endpoint, ai_model, *tokens, time_ms)
         return Estimate(Priced(tokens, charge), time_ms)
 
-    def lets(self, question: Question, wallet: Wallet, time_ms: int) -> bool:
+    def lets(self, question: Question, wallet: Wallet, included: Included, time_ms: int) -> bool:
         """Whether nothing in the books is against it. FIELD_INVALID, AMOUNT_OUT_OF_RANGE."""
         try:
             self.estimate(question, time_ms)
-            return not self.denials(question, wallet)
+            return not self.denials(question, wallet, included)
         except DomainError as error:
             if rests_on_books(error):
                 return False
             raise
 
-    def denials(self, question: Question, wallet: Wallet) -> tuple[DomainError, ...]:
+    def denials(
+        self, question: Question, wallet: Wallet, included: Included
+    ) -> tuple[DomainError, ...]:
         """Every reason of the catalog against a use. FEATURE_ENDPOINT_NOT_FOUND."""
-        is_paid = wallet.profile.type == WalletType.PAID
         denials: list[DomainError] = []
         if question.feature_endpoint:
             endpoint = self._find_endpoint(question.feature_endpoint)
             if endpoint is None:
                 raise endpoint_not_found(question.feature_endpoint)
-            denials.extend(_of_endpoint(endpoint, question, is_paid))
+            profile = wallet.profile
+            denials.extend(_of_endpoint(endpoint, question, profile.type == WalletType.PAID))
+            if not _includes(profile, included, endpoint):
+                denials.append(_not_included(endpoint, profile))
         if question.ai_model and not self._is_model_active(question.ai_model):
             denials.append(
                 _denial(
@@ -102,14 +158,29 @@ class Entitlements:
         return tuple(denials)
 
     def all_denials(
-        self, question: Question, wallet: Wallet, estimate: Estimate
+        self, question: Question, wallet: Wallet, included: Included, estimate: Estimate
     ) -> tuple[DomainError, ...]:
         """The same with the reasons of the wallet, which is as of the estimate's time."""
         price_micros = estimate.priced.charge.credits_micros
         funds = hold_refusals(
             wallet, price_micros, estimate.priced_ms, bypass_expiry=question.bypass_expiry
         )
-        return (*self.denials(question, wallet), *funds)
+        return (*self.denials(question, wallet, included), *funds)
+
+
+def _includes(profile: Profile, included: Included, endpoint: UsableEndpoint) -> bool:
+    """Whether the package lets its owner use it; without one, what is in no package is free."""
+    if profile.package_history_id is None:
+        return not endpoint.is_packaged
+    return not included.isdisjoint(endpoint.lineage)
+
+
+def _not_included(endpoint: UsableEndpoint, profile: Profile) -> DomainError:
+    text = f"the user has no package that includes the feature {endpoint.feature}"
+    package_id = profile.package_id or ""
+    return _denial(
+        Reason.FEATURE_NOT_INCLUDED, text, feature=endpoint.feature, package_id=package_id
+    )
 
 
 def _of_endpoint(endpoint: UsableEndpoint, question: Question, is_paid: bool) -> list[DomainError]:

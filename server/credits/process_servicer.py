@@ -1,6 +1,7 @@
 """zaaz.credits.v1.CreditsProcessService: between the contract's messages and the ledger."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from zaaz.common.v1.error_reason_pb2 import ErrorReason
@@ -9,7 +10,7 @@ from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServi
 from zaaz.ledger.v1 import hold_pb2
 
 from server.credits.bypass import bypasses_expiry
-from server.credits.entitlement import Entitlements, Estimate, Question
+from server.credits.entitlement import Entitlements, Estimate, Included, Question
 from server.credits.explanation import Explainer
 from server.credits.freshness import Freshness, rests_on_books
 from server.credits.pricing import Pricing, charge_at
@@ -22,7 +23,7 @@ from server.kernel.principal import current_principal
 from server.kernel.timestamps import storable_time, timestamp
 from server.ledger.draft import HoldRow
 from server.ledger.hold_service import HoldLedger, HoldTerms, KnownHold
-from server.ledger.holds import FundsRefusedError
+from server.ledger.holds import FundsRefusedError, PackageChangedError
 from server.ledger.jobs import Posted
 from server.ledger.messages import hold_message, wallet_message
 from server.ledger.model import DisconnectPolicy, Priced, Tokens, Wallet
@@ -32,6 +33,8 @@ from server.ledger.service import Caller
 
 MAX_PAGE_SIZE = 1_000
 DEFAULT_TTL_MS = 300_000
+MAX_TRIES = 3
+"""Of a hold whose wallet gets another package each time that the catalog has been asked."""
 
 
 class CreditsProcessServicer(CreditsProcessServiceServicer):
@@ -61,47 +64,39 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         self, request: pb.AuthorizeUsageRequest, context: Any
     ) -> pb.AuthorizeUsageResponse:
         """Set credits aside, or say every reason against it."""
-        question, now_ms = _question(request), self._clock()
-        caller, terms = _caller(request.request_id), _terms(request, question)
-        wallet = await self._holds.recalled(request.user_id)
-        if not self._entitlements.lets(question, wallet, now_ms):
-            # What was allowed may be gone by now: its replay is answered all the same.
-            earlier = await self._holds.placed_before(caller, terms)
-            if earlier is not None:
-                return self._allowed(earlier)
-            # Another process may have let in what this one does not know of yet.
-            wallet = await self._renewed(request.user_id)
-            estimate = self._entitlements.estimate(question, now_ms)
-            if self._entitlements.denials(question, wallet):
-                return self._denied(question, wallet, estimate)
-        prices = self._pricing.pin(question.feature_endpoint, question.ai_model, now_ms)
-        bound = Priced(question.tokens, charge_at(prices, question.tokens))
-        try:
-            return self._allowed(await self._holds.place(caller, terms, bound, prices, now_ms))
-        except FundsRefusedError as refused:
-            return pb.AuthorizeUsageResponse(
-                denials=[_denial(error) for error in refused.all],
-                estimate=_estimate(Estimate(bound, now_ms)),
-            )
+        question, caller = _question(request), _caller(request.request_id)
+        terms = _terms(request, question)
+        for _ in range(MAX_TRIES - 1):
+            with suppress(PackageChangedError):
+                return await self._authorize(question, caller, terms, fresh=request.fresh)
+        return await self._authorize(question, caller, terms, fresh=True)
 
     async def CheckAccess(
         self, request: pb.CheckAccessRequest, context: Any
     ) -> pb.CheckAccessResponse:
         """The same question without a hold."""
         question, now_ms = _question(request), self._clock()
-        wallet = await self._holds.wallet(request.user_id)
+        included: Included | None
+        if request.fresh:
+            wallet, included = await self._renewed(question, request.user_id)
+        else:
+            wallet = await self._holds.wallet(request.user_id)
+            # Seldom waited for: what is in memory is found without.
+            included = self._entitlements.included(question, wallet)
+            if included is None:
+                included = await self._entitlements.load(question, wallet)
         try:
             estimate = self._entitlements.estimate(question, now_ms)
-            denials = self._entitlements.all_denials(question, wallet, estimate)
+            denials = self._entitlements.all_denials(question, wallet, included, estimate)
         except DomainError as error:
             if not rests_on_books(error):
                 raise
             estimate, denials = None, ()
         if denials or estimate is None:
             # Another process may have let in what this one does not know of yet.
-            wallet = await self._renewed(request.user_id)
+            wallet, included = await self._renewed(question, request.user_id)
             estimate = self._entitlements.estimate(question, now_ms)
-            denials = self._entitlements.all_denials(question, wallet, estimate)
+            denials = self._entitlements.all_denials(question, wallet, included, estimate)
         expired = wallet.profile.expires_ms <= now_ms and not question.bypass_expiry
         return pb.CheckAccessResponse(
             allowed=not denials,
@@ -215,10 +210,45 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         """How a charge came about."""
         return await self._explainer.explain(request, current_principal())
 
-    async def _renewed(self, user_id: str) -> Wallet:
+    async def _authorize(
+        self, question: Question, caller: Caller, terms: HoldTerms, *, fresh: bool
+    ) -> pb.AuthorizeUsageResponse:
+        """PackageChangedError: what was asked of the catalog does not hold for the wallet."""
+        now_ms = self._clock()
+        included: Included | None
+        if fresh:
+            wallet, included = await self._renewed(question, terms.user_id)
+        else:
+            wallet = await self._holds.recalled(terms.user_id)
+            included = self._entitlements.included(question, wallet)
+            if included is None:
+                included = await self._entitlements.load(question, wallet)
+        if not self._entitlements.lets(question, wallet, included, now_ms):
+            # What was allowed may be gone by now: its replay is answered all the same.
+            earlier = await self._holds.placed_before(caller, terms)
+            if earlier is not None:
+                return self._allowed(earlier)
+            # Another process may have let in what this one does not know of yet.
+            wallet, included = await self._renewed(question, terms.user_id)
+            estimate = self._entitlements.estimate(question, now_ms)
+            if self._entitlements.denials(question, wallet, included):
+                denials = self._entitlements.all_denials(question, wallet, included, estimate)
+                return _denied(denials, estimate)
+        prices = self._pricing.pin(question.feature_endpoint, question.ai_model, now_ms)
+        bound = Priced(question.tokens, charge_at(prices, question.tokens))
+        try:
+            posted = await self._holds.place(
+                caller, terms, bound, prices, now_ms, asked_of=wallet.profile
+            )
+            return self._allowed(posted)
+        except FundsRefusedError as refused:
+            return _denied(refused.all, Estimate(bound, now_ms))
+
+    async def _renewed(self, question: Question, user_id: str) -> tuple[Wallet, Included]:
         """The wallet as it is stored, the books as they are now."""
         await self._freshness.renew()
-        return await self._holds.wallet(user_id, fresh=True)
+        wallet = await self._holds.wallet(user_id, fresh=True)
+        return wallet, await self._entitlements.load(question, wallet)
 
     def _raised(
         self, request: pb.ExtendHoldRequest, known: KnownHold
@@ -241,18 +271,16 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         estimate = _estimate(Estimate(placed.bound, placed.priced_ms))
         return pb.AuthorizeUsageResponse(allowed=True, hold=hold, estimate=estimate, wallet=wallet)
 
-    def _denied(
-        self, question: Question, wallet: Wallet, estimate: Estimate
-    ) -> pb.AuthorizeUsageResponse:
-        denials = self._entitlements.all_denials(question, wallet, estimate)
-        return pb.AuthorizeUsageResponse(
-            denials=[_denial(error) for error in denials], estimate=_estimate(estimate)
-        )
-
     def _after(self, posted: Posted) -> tuple[hold_pb2.Hold, Any]:
         assert posted.hold is not None
         hold = hold_message(posted.wallet.profile, posted.hold)
         return hold, wallet_message(posted.wallet, self._clock())
+
+
+def _denied(denials: Sequence[DomainError], estimate: Estimate) -> pb.AuthorizeUsageResponse:
+    return pb.AuthorizeUsageResponse(
+        denials=[_denial(error) for error in denials], estimate=_estimate(estimate)
+    )
 
 
 def _priced(known: KnownHold, tokens: Tokens) -> Priced:

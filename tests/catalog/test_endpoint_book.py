@@ -1,10 +1,13 @@
 """The book of endpoints: which version counts when, and what an endpoint is now."""
 
+from itertools import pairwise
+
 from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.catalog.endpoints import (
+    MAX_DEPTH,
     EndpointBook,
     EndpointRow,
     EndpointVersion,
@@ -79,6 +82,7 @@ class TestPresent:
         middle: bool = True,
         feature_limit: WordLimit | None = None,
         own_limit: WordLimit | None = None,
+        packaged: frozenset[ObjectId] = frozenset(),
     ) -> EndpointBook:
         features = {
             self.TOP: FeatureNode("top", None, top, None),
@@ -87,13 +91,14 @@ class TestPresent:
         row = EndpointRow(
             CHAT, "chat", self.MIDDLE, True, own_limit, frozenset({1, 3}), "POST", "/v1/chat"
         )
-        return EndpointBook(features, [row], ())
+        return EndpointBook(features, [row], (), packaged)
 
     def test_every_field(self) -> None:
         endpoint = self.book().find("chat")
         assert endpoint == (
             *(CHAT, "chat", True, "", 0, 0),
             *(frozenset({1, 3}), "POST", "/v1/chat", self.MIDDLE),
+            *("middle", frozenset({self.MIDDLE, self.TOP}), False),
         )
         assert self.book().find("chit") is None
 
@@ -113,6 +118,55 @@ class TestPresent:
             if (endpoint := self.book(feature_limit=pair[0], own_limit=pair[1]).find("chat"))
         ]
         assert limits == [(0, 0), (10, 20), (5, 0), (5, 0)]
+
+    def test_a_limit_of_a_feature_above_is_not_its_own(self) -> None:
+        features = {
+            self.TOP: FeatureNode("top", None, True, WordLimit(10, 20)),
+            self.MIDDLE: FeatureNode("middle", self.TOP, True, None),
+        }
+        row = EndpointRow(CHAT, "chat", self.MIDDLE, True, None, frozenset(), "", "")
+        endpoint = EndpointBook(features, [row], ()).find("chat")
+        assert endpoint is not None
+        assert (endpoint.max_words_free, endpoint.max_words_paid) == (0, 0)
+
+    def test_it_is_packaged_with_any_feature_above_it(self) -> None:
+        below = ObjectId()
+        packaged = [
+            endpoint.is_packaged
+            for ids in ((), (self.MIDDLE,), (self.TOP,), (below,), (below, self.TOP))
+            if (endpoint := self.book(packaged=frozenset(ids)).find("chat"))
+        ]
+        assert packaged == [False, True, True, False, True]
+
+    def test_endpoints_of_a_feature_share_its_lineage(self) -> None:
+        rows = [
+            EndpointRow(ObjectId(), value, self.TOP, True, None, frozenset(), "", "")
+            for value in ("one", "two")
+        ]
+        features = {self.TOP: FeatureNode("top", None, True, None)}
+        book = EndpointBook(features, rows, ())
+        one, two = book.find("one"), book.find("two")
+        assert one is not None
+        assert two is not None
+        assert one.lineage is two.lineage
+
+    def test_a_feature_that_is_not_known_is_its_own_lineage(self) -> None:
+        row = EndpointRow(CHAT, "chat", self.TOP, True, None, frozenset(), "", "")
+        endpoint = EndpointBook({}, [row], (), frozenset({self.TOP})).find("chat")
+        assert endpoint is not None
+        assert (endpoint.lineage, endpoint.is_packaged) == (frozenset({self.TOP}), True)
+
+    def test_a_tree_too_deep_ends(self) -> None:
+        ids = [ObjectId() for _ in range(2 * MAX_DEPTH)]
+        features = {
+            one: FeatureNode(str(place), above, True, None)
+            for place, (one, above) in enumerate(pairwise(ids))
+        }
+        row = EndpointRow(CHAT, "chat", ids[0], True, None, frozenset(), "", "")
+        endpoint = EndpointBook(features, [row], ()).find("chat")
+        assert endpoint is not None
+        assert ids[MAX_DEPTH - 1] in endpoint.lineage
+        assert len(endpoint.lineage) <= MAX_DEPTH + 1
 
     def test_a_circle_in_the_rows_ends(self) -> None:
         features = {self.TOP: FeatureNode("top", self.TOP, True, None)}
