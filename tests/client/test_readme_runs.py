@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import os
+import re
+import subprocess
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
@@ -18,20 +20,7 @@ from tests.ledger.calls import soon
 from tests.serving import Served, usage_event
 
 CREDIT = 1_000_000
-MODELS = {"chat", "write", "ask"}
-"""Of examples that call language models: in adapters/test_readme.py."""
 EXAMPLE_USER = "65f0000000000000000000aa"
-RUN = {
-    "main",
-    "answer",
-    "charge_download",
-    "bill",
-    "bill_durably",
-    "follow",
-    "save_statement",
-    *MODELS,
-}
-"""A function of each example, which a test here calls."""
 
 
 def example(name: str) -> dict[str, Any]:
@@ -50,9 +39,28 @@ async def own(clocked: Served) -> AsyncIterator[ZaazClient]:
 
 
 def test_each_example_is_run() -> None:
-    assert len(RUN) == len(EXAMPLES)
+    """By the one function of it that a test asks for, here or beside what it is about."""
+    tests = [path.read_text() for path in Path(__file__).parent.rglob("test_*readme*.py")]
+    asked = {name for test in tests for name in re.findall(r'example\("(\w+)"\)', test)}
     for text in EXAMPLES:
-        assert any(f"async def {name}(" in text for name in RUN)
+        defined = set(re.findall(r"def (\w+)\(", text))
+        assert len(defined & (asked | {"main"})) == 1, f"nobody runs the example with {defined}"
+    assert len(EXAMPLES) >= 10
+
+
+def test_examples_are_right_by_mypy_strict(tmp_path: Path) -> None:
+    for number, text in enumerate(EXAMPLES):
+        (tmp_path / f"example_{number}.py").write_text(text)
+    root = Path(__file__).parents[2]
+    words = ["--strict", "--config-file", str(root / "pyproject.toml"), str(tmp_path)]
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", *words],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 async def test_first_call(clocked: Served) -> None:
