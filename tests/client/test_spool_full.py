@@ -18,13 +18,14 @@ from zaaz_client import (
     UsageStream,
     UsageStreamSettings,
     WhenFull,
+    WriterFenced,
     ZaazClient,
     spooled_events,
 )
 
 from tests.run.processes import until
 
-from .peer import Peer, interaction
+from .peer import Do, Peer, interaction, script
 
 MIB = 1024 * 1024
 SIZE = 200_000
@@ -229,6 +230,25 @@ async def test_wait_is_over_when_the_server_has_it(
     assert kept(peer) == names(FIT + 40)
 
 
+@pytest.mark.parametrize("when", [WhenFull.WAIT, WhenFull.MEMORY])
+async def test_what_ends_the_stream_ends_the_wait(
+    full: Make, peer: Peer, client: ZaazClient, when: WhenFull
+) -> None:
+    spool = full(when)
+    peer.script = script([], then=Do.FENCE)
+    async with blocked(peer):
+        stream = await spool.stream(client).__aenter__()
+        await fill(stream, spool)
+        sending = asyncio.create_task(stream.send_many(map(large, range(FIT, FIT + 100))))
+        await until(lambda: bool(spool.told), 20)
+        peer.gate.set()
+        with pytest.raises(WriterFenced):
+            await sending
+        with pytest.raises(WriterFenced):
+            await stream.close()
+        assert spool.on_disk()[:FIT] == names(FIT)
+
+
 async def test_raise(
     full: Make, peer: Peer, client: ZaazClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -241,6 +261,8 @@ async def test_raise(
             assert raised.value.retryable
         with pytest.raises(SpoolFull):
             await stream.send_many(map(large, range(90, 95)))
+        with pytest.raises(SpoolFull):
+            await stream.send_many([interaction(FIT), *map(large, range(90, 95))])
         assert stream.next_offset == FIT == stream.counters.sent
         assert status_of(stream).trouble is not None
         assert spool.on_disk() == names(FIT)

@@ -178,12 +178,13 @@ class UsageStream:
         else:
             chunks = map(encode_event, events)
             while group := list(islice(chunks, MANY_EVENTS)):
-                self._results.counters.sent += await self._spool.put_many(group)
+                await self._spool.put_many(group)
         return self.next_offset
 
     async def _put(self, event: StreamEvent) -> int:
-        taker = self._queue if self._spool is None else self._spool
-        offset = await taker.put(encode_event(event))
+        if self._spool is not None:
+            return await self._spool.put(encode_event(event))
+        offset = await self._queue.put(encode_event(event))
         self._results.counters.sent += 1
         return offset
 

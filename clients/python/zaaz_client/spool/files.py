@@ -41,7 +41,7 @@ class Directory:
 
     def open(self) -> None:
         """Make and lock it. SpoolInUse when somebody else has it."""
-        self.path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        self._make()
         # Not on Windows: there the SDK works, without spools.
         from fcntl import LOCK_EX, LOCK_NB, flock
 
@@ -56,6 +56,12 @@ class Directory:
             raise
         self._lock = lock
 
+    def _make(self) -> None:
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        self.path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        for path in made:  # a directory whose own name is lost is lost with all its files
+            _sync(path.parent)
+
     def close(self) -> None:
         """Let others have it."""
         if self._lock is not None:
@@ -64,11 +70,7 @@ class Directory:
 
     def sync(self) -> None:
         """Make names that were added or removed durable."""
-        opened = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+        _sync(self.path)
 
     def note_for(self, writer_id: str) -> Note:
         """The writer's note, made if the spool is new."""
@@ -108,6 +110,14 @@ class Directory:
         draft.replace(path)
         self.sync()
         return note
+
+
+def _sync(directory: Path) -> None:
+    opened = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _note(values: Any) -> Note:

@@ -165,10 +165,9 @@ class Spool:
         """Take an event; its offset, once it is safe."""
         return await self._writer.put(event)
 
-    async def put_many(self, events: Sequence[bytes]) -> int:
-        """Take up to MANY_EVENTS in order; how many there were."""
+    async def put_many(self, events: Sequence[bytes]) -> None:
+        """Take up to MANY_EVENTS in order."""
         await self._writer.put_many(events)
-        return len(events)
 
     async def flush(self) -> None:
         """Wait until everything taken so far is acknowledged; raises what ended the stream."""

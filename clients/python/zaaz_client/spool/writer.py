@@ -97,12 +97,15 @@ class SpoolWriter:
 
     async def put(self, event: bytes) -> int:
         """Take an event; its offset, once it is safe. SpoolFull as the settings say."""
-        return await (await self._take(event))
+        offset = await (await self._take(event))
+        self._counters.sent += 1
+        return offset
 
     async def put_many(self, events: Sequence[bytes]) -> None:
         """Take up to MANY_EVENTS in order."""
         settled = [await self._take(event) for event in events]
         outcomes = await asyncio.gather(*settled, return_exceptions=True)
+        self._counters.sent += sum(isinstance(outcome, int) for outcome in outcomes)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -285,7 +288,9 @@ class SpoolWriter:
             self._counters.spool_full += 1
             _log.warning("%s; %s", error, _CONSEQUENCES[self._settings.when_full])
             self._tell(error)
-        if self._settings.when_full is WhenFull.RAISE:
+        if self._ended and self._failure is not None:
+            self._refuse_taken(self._failure)
+        elif self._settings.when_full is WhenFull.RAISE:
             self._give_back(error)
         elif begins:
             for offset, taken in enumerate(self._taken, self.base):
