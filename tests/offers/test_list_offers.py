@@ -1,5 +1,6 @@
 """ListOffers: what is sold now, and nothing else."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -127,7 +128,7 @@ class _Commands(monitoring.CommandListener):
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
         if event.command_name == "aggregate":
             rows = event.reply["cursor"]["firstBatch"]
-            self.snapshots.append(sum(len(row["snapshot"]) for row in rows))
+            self.snapshots.append(sum(len(row.get("snapshot", ())) for row in rows))
 
     def failed(self, event: monitoring.CommandFailedEvent) -> None:
         raise AssertionError(event.failure)
@@ -156,9 +157,35 @@ async def test_one_round_trip_for_what_is_not_known_yet(
         assert commands.snapshots == [120, 1, 0, 120, 0]
 
 
-async def test_more_offers_than_are_kept(shop: Shop) -> None:
-    offers = Offers(OfferStore(shop.database), max_cached=2)
-    for name in "ABCD":
-        await shop.put(price(plan()), name=name)
-    for _ in range(2):
-        assert names((await offers.all(USD)).offers) == ["A", "B", "C", "D"]
+async def test_a_package_that_changes_while_it_is_looked_at() -> None:
+    """It is told of in two ways, of which the later one is right."""
+    kept, gone, changed = ObjectId(), ObjectId(), ObjectId()
+    first, second = (_snapshot(name) for name in ("First", "Second"))
+    store = _Told(
+        [{"_id": kept, "history_id": first["_id"], "snapshot": [first]}],
+        [
+            {"_id": kept, "history_id": first["_id"]},
+            {"_id": gone, "history_id": ObjectId()},
+            {"_id": changed, "history_id": ObjectId()},
+            {"_id": changed, "history_id": second["_id"], "snapshot": [second]},
+        ],
+        [{"_id": kept, "history_id": first["_id"]}, {"_id": kept, "history_id": second["_id"]}],
+    )
+    offers = Offers(store)
+    assert names((await offers.all(USD)).offers) == ["First"]
+    assert names((await offers.all(USD)).offers) == ["First", "Second"]
+    assert names((await offers.all(USD)).offers) == ["Second"]
+
+
+def _snapshot(name: str) -> Document:
+    return {"_id": ObjectId(), "package_id": ObjectId(), "name": name, "plans": [price(plan())]}
+
+
+class _Told(OfferStore):
+    """Rows as a database might tell them that changes in the middle of a query."""
+
+    def __init__(self, *answers: list[Document]) -> None:
+        self._answers = iter(answers)
+
+    async def offered(self, known: Collection[ObjectId]) -> list[Document]:
+        return next(self._answers)

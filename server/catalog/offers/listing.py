@@ -1,8 +1,7 @@
 """Offers as buyers see them: made once of each snapshot, which never changes."""
 
-from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 from bson import ObjectId
 from zaaz.catalog.v1 import offer_service_pb2 as pb
@@ -11,39 +10,58 @@ from server.catalog.offers.documents import sold_plans
 from server.catalog.offers.model import Currency
 from server.catalog.offers.store import OfferStore
 
-MAX_CACHED_OFFERS: Final = 4_096
-"""Offers that are kept ready, of all packages and currencies; the longest unused goes first."""
-
 _PRICE: Final = {Currency.USD: "usd_micros", Currency.BDT: "bdt_micros"}
 
-_Key = tuple[ObjectId, int]
-_Offers = list[pb.Offer]
 Row = Mapping[str, Any]
 
 
-class Offers:
-    """All that is sold now, in one round trip to the database for what has changed."""
+class _Listing(NamedTuple):
+    """What was offered in a currency: by snapshot (None: it has no price in this one), and all."""
 
-    def __init__(self, store: OfferStore, max_cached: int = MAX_CACHED_OFFERS) -> None:
+    by_snapshot: Mapping[ObjectId, pb.Offer | None]
+    response: pb.ListOffersResponse
+
+
+_NOTHING: Final = _Listing({}, pb.ListOffersResponse())
+
+
+class Offers:
+    """All that is sold now. What was offered last, at most MAX_PACKAGES, is kept ready."""
+
+    def __init__(self, store: OfferStore) -> None:
         self._store = store
-        self._max_cached = max_cached
-        # By snapshot and currency; None: it has no price in this one.
-        self._made: OrderedDict[_Key, pb.Offer | None] = OrderedDict()
+        self._last: dict[int, _Listing] = {}
 
     async def all(self, currency: int) -> pb.ListOffersResponse:
-        """The packages that have a price in the currency, by their sequence, then name."""
-        known = {history_id for history_id, made_for in self._made if made_for == currency}
-        offers = []
-        for row in await self._store.offered(known):
-            key = row["history_id"], currency
-            for snapshot in row["snapshot"]:
-                self._made[key] = offer(snapshot, currency)
-            if (made := self._made.get(key)) is not None:
-                offers.append(made)
-                self._made.move_to_end(key)
-        while len(self._made) > self._max_cached:
-            self._made.popitem(last=False)
-        return pb.ListOffersResponse(offers=sorted(offers, key=lambda o: (o.sequence, o.name)))
+        """The packages that have a price in the currency, by their sequence, then name.
+
+        One round trip to the database, for what has changed. The answer is not to be changed.
+        """
+        last = self._last.get(currency, _NOTHING)
+        rows = await self._store.offered(last.by_snapshot.keys())
+        present = _present(rows, last.by_snapshot, currency)
+        if present.keys() != last.by_snapshot.keys():
+            last = self._last[currency] = _Listing(present, _response(present))
+        return last.response
+
+
+def _present(
+    rows: Iterable[Row], known: Mapping[ObjectId, pb.Offer | None], currency: int
+) -> dict[ObjectId, pb.Offer | None]:
+    present: dict[ObjectId, pb.Offer | None] = {}
+    for row in {row["_id"]: row for row in rows}.values():
+        # One that was never sold has none.
+        history_id: ObjectId | None = row.get("history_id")
+        if history_id is not None and history_id in known:
+            present[history_id] = known[history_id]
+        for snapshot in row.get("snapshot", ()):
+            present[snapshot["_id"]] = offer(snapshot, currency)
+    return present
+
+
+def _response(present: Mapping[ObjectId, pb.Offer | None]) -> pb.ListOffersResponse:
+    offers = [made for made in present.values() if made is not None]
+    return pb.ListOffersResponse(offers=sorted(offers, key=lambda one: (one.sequence, one.name)))
 
 
 def offer(snapshot: Row, currency: int) -> pb.Offer | None:

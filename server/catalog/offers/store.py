@@ -79,18 +79,27 @@ class OfferStore:
         self._packages = database.collection(PACKAGES.collection)
 
     async def offered(self, known: Several[ObjectId]) -> list[Document]:
-        """All packages that may be sold: `history_id` each, and `snapshot`, a list of that row.
+        """The packages that may be sold, by `_id` and `history_id`, in one round trip.
 
-        The list is empty for those whose history_id is `known`. One round trip.
+        Then once more those whose history_id is not `known`, with `snapshot`, a list of that row.
+        A package that changes meanwhile may be told of in two ways: the later one is right.
         """
-        wanted: list[Document] = [{"$match": {"_id": {"$nin": list(known)}}}, {"$project": _SHOWN}]
-        stages: list[Document] = [
-            {"$match": {"is_deleted": False, "is_active": True, "history_id": {"$ne": None}}},
+        sold = {"is_deleted": False, "is_active": True}
+        shown: list[Document] = [{"$project": _SHOWN}]
+        # Apart, because looking for what is known already takes most of the time.
+        unknown: list[Document] = [
+            {"$match": {**sold, "history_id": {"$exists": True, "$nin": list(known)}}},
             {"$limit": MAX_PACKAGES},
             {"$project": {"history_id": 1}},
-            {"$lookup": _snapshot(wanted)},
+            {"$lookup": _snapshot(shown)},
         ]
-        return await self._aggregate(stages, MAX_PACKAGES)
+        stages: list[Document] = [
+            {"$match": sold},
+            {"$limit": MAX_PACKAGES},
+            {"$project": {"history_id": 1}},
+            {"$unionWith": {"coll": PACKAGES.collection, "pipeline": unknown}},
+        ]
+        return await self._aggregate(stages, 2 * MAX_PACKAGES)
 
     async def snapshot(self, package_id: ObjectId) -> Document | None:
         """What an active package is sold under; None: it is not sold."""
