@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import sys
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -27,28 +29,31 @@ def main() -> int:
         parser.error(f"no figure is called {', '.join(sorted(unknown))}; there are {names}")
     if asked.record and (asked.write or len(asked.names) != 1):
         parser.error("--record takes one NAME, and what it slowed down is not to be kept")
+    return asyncio.run(_take(asked))
+
+
+async def _take(asked: argparse.Namespace) -> int:
+    machine, plan = describe(), Plan(asked.pairs, asked.scale, asked.record)
+    figures = [figure for figure in FIGURES if not asked.names or figure.name in asked.names]
+    measures = [each for each in MEASURES if not asked.names or each.name in asked.names]
+    lines = [await _try(take_figure(figure, plan)) for figure in figures]
+    measured = [await _try(take_measure(measure, plan)) for measure in measures]
+    taken = [line for line in lines if line], [line for line in measured if line]
+    print(f"\n{table(*taken)}", file=sys.stderr)
+    if asked.write:
+        keep(*taken, machine)
+    return 0 if all((*lines, *measured)) else 1
+
+
+async def _try(taking: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:
+    """What was taken, having said it; None, having said why, where it could not be: others can."""
     try:
-        asyncio.run(_take(asked))
+        line = await taking
     except BenchError as error:
         tell("\n".join((str(error), *getattr(error, "__notes__", ()))))
-        return 1
-    return 0
-
-
-async def _take(asked: argparse.Namespace) -> None:
-    machine, lines, measured = describe(), [], []
-    plan = Plan(asked.pairs, asked.scale, asked.record)
-    for figure in FIGURES:
-        if not asked.names or figure.name in asked.names:
-            lines.append(await take_figure(figure, plan))
-            print(orjson.dumps(lines[-1]).decode(), flush=True)
-    for measure in MEASURES:
-        if not asked.names or measure.name in asked.names:
-            measured.append(await take_measure(measure, plan))
-            print(orjson.dumps(measured[-1]).decode(), flush=True)
-    print(f"\n{table(lines, measured)}", file=sys.stderr)
-    if asked.write:
-        keep(lines, measured, machine)
+        return None
+    print(orjson.dumps(line).decode(), flush=True)
+    return line
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -84,7 +84,7 @@ def _measure(line: Line) -> tuple[str, ...]:
         line["name"],
         f"**{line['value']:,} {line['unit']}**",
         line["aim"],
-        _by_role(cpu),
+        ", ".join(f"{role} {seconds:,.1f}" for role, seconds in cpu.items()),
         _by_role(line["peak_rss_mib"]),
     )
 

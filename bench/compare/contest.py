@@ -84,7 +84,7 @@ class Series:
                 for role, seconds in self.cpu[middle].items()
                 if role not in {IDLE, OTHERS}
             },
-            "peak MiB": dict(self.peaks),
+            "peak MiB": {role: round(peak) for role, peak in self.peaks.items()},
         }
 
     def _done(self) -> int:
