@@ -27,6 +27,7 @@ from server.catalog.marks import COLLECTIONS as CATALOG_COLLECTIONS
 from server.catalog.offers.coupon_use import CouponUse
 from server.catalog.offers.servicer import OfferServicer
 from server.catalog.offers.store import COLLECTIONS as OFFER_COLLECTIONS
+from server.catalog.packages.resources import PACKAGE_FEATURES, PACKAGES
 from server.catalog.packages.resources import RESOURCES as PACKAGE_RESOURCES
 from server.catalog.packages.sold import SoldPackages
 from server.catalog.popups.store import COLLECTIONS as POPUP_COLLECTIONS
@@ -177,7 +178,8 @@ async def add_services(rpc: RpcServer, auth: AuthService, foundation: Foundation
     ledgers = _ledgers(foundation, messages)
     books = await _books(foundation)
     resources = Resources(foundation.database, foundation.clock, tokens, RESOURCES)
-    resources.on_change(books.catalog.changed, FEATURES, FEATURE_ENDPOINTS)
+    booked = (FEATURES, FEATURE_ENDPOINTS, PACKAGES, PACKAGE_FEATURES)
+    resources.on_change(books.catalog.changed, *booked)
     resources.on_change(books.prices.changed, *PRICE_RESOURCES)
     rpc.add(add_AuthServiceServicer_to_server, AuthServicer(auth, tokens), complete=True)
     catalog = CatalogServicer(resources, PopupStore(foundation.database), foundation.clock)
