@@ -4,7 +4,7 @@ from collections import ChainMap
 from dataclasses import dataclass
 from typing import Any
 
-from bench import consume, gateway, growth, holds, offers, resources
+from bench import consume, entitled, gateway, growth, holds, offers, resources
 from bench.machine import peak_mebibytes
 from bench.pairs import summarize, take_pairs
 from bench.processes import recorded
@@ -33,6 +33,12 @@ FIGURES = (
     ),
     Figure("consume_hot", "ConsumeCredits on one wallet over 1,000 wallets", 0.8, consume.hot),
     Figure("check_access", "CheckAccess for 1,000 wallets over a bare echo", 0.7, holds.check),
+    Figure(
+        "check_access_entitled",
+        "CheckAccess with 50 packages and 200 features over a bare echo",
+        0.6,
+        entitled.entitled,
+    ),
     Figure(
         "holds", "pairs of AuthorizeUsage and CaptureHold over ConsumeCredits", 0.4, holds.holds
     ),
