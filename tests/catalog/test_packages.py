@@ -7,6 +7,7 @@ from bson import ObjectId
 
 from server.catalog.packages import parts
 from server.mongo.database import Database
+from server.resources import engine
 from tests.catalog.calls import change_feature, new_feature
 from tests.catalog.package_calls import (
     call,
@@ -87,23 +88,54 @@ class TestContents:
             with refused("UPDATE_MASK_INVALID"):
                 await change(served, "Package", made.id, name)
 
-    async def test_a_page_of_large_packages_has_fewer(self, served: Served) -> None:
+    async def test_a_page_of_large_packages_has_fewer(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A page is bounded in bytes with all that is filled in."""
-        feature = await new_feature(served, description="x" * 2_000)
+        features = [await new_feature(served, description="x" * 1_000) for _ in range(3)]
         value = f"large-{new_key()}"
         for number in range(4):
-            made = await new_package(served, value=f"{value}-{number}", content="x" * 50_000)
-            await include(served, made.id, feature.id)
+            made = await new_package(served, value=f"{value}-{number}")
+            for feature in features:
+                await include(served, made.id, feature.id)
+        monkeypatch.setattr(engine, "MAX_PAGE_BYTES", 8_000)
         seen: list[str] = []
         token = ""
         while True:
             page = await call(served, "ListPackages", search=value, page_size=3, page_token=token)
             seen += [one.value for one in page.packages]
-            assert all(one.features[0].id == feature.id for one in page.packages)
+            assert len(page.packages) == 2
+            assert all(len(one.features) == 3 for one in page.packages)
             token = page.next_page_token
             if not token:
                 break
         assert sorted(seen) == [f"{value}-{number}" for number in range(4)]
+
+    async def test_a_page_takes_more_than_one_reading(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        value = f"many-{new_key()}"
+        feature = await new_feature(served)
+        for number in range(5):
+            made = await new_package(served, value=f"{value}-{number}")
+            await include(served, made.id, feature.id)
+        monkeypatch.setattr(engine, "MAX_JOINED_ROWS", 2)
+        for size, left in ((5, ""), (4, "0")):
+            page = await call(served, "ListPackages", search=value, page_size=size)
+            assert [one.value for one in page.packages] == [
+                f"{value}-{number}" for number in range(4, 4 - size, -1)
+            ]
+            assert all(list(one.features) == [feature] for one in page.packages)
+            rest = await call(
+                served,
+                "ListPackages",
+                search=value,
+                page_size=size,
+                page_token=page.next_page_token,
+            )
+            assert bool(page.next_page_token) == bool(left)
+            if left:
+                assert [one.value for one in rest.packages] == [f"{value}-{left}"]
 
 
 class TestContent:

@@ -84,7 +84,8 @@ class Snapshots:
             updates.append({"q": {"_id": package_id}, "u": update})
         await changes.tx.insert(PACKAGE_HISTORIES, rows)
         await changes.tx.update(PACKAGES, updates)
-        changes.changed |= {PACKAGES, PACKAGE_HISTORIES}
+        if updates:
+            changes.changed |= {PACKAGES, PACKAGE_HISTORIES}
 
 
 def _own(package: Document) -> Document:
