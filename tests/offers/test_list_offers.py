@@ -1,13 +1,13 @@
 """ListOffers: what is sold now, and nothing else."""
 
-from collections.abc import Collection
 from typing import Any
 
 import pytest
 from bson import ObjectId
 from pymongo import AsyncMongoClient, monitoring
+from zaaz.catalog.v1 import offer_service_pb2 as pb
 
-from server.catalog.offers.listing import Offers
+from server.catalog.offers.listing import Offers, present_offers
 from server.catalog.offers.store import OfferStore
 from server.mongo.database import Database
 from tests.offers.shop import BDT, TEN_USD, USD, Document, Shop, feature, plan, price
@@ -157,35 +157,24 @@ async def test_one_round_trip_for_what_is_not_known_yet(
         assert commands.snapshots == [120, 1, 0, 120, 0]
 
 
-async def test_a_package_that_changes_while_it_is_looked_at() -> None:
+def test_a_package_that_changes_while_it_is_looked_at() -> None:
     """It is told of in two ways, of which the later one is right."""
     kept, gone, changed = ObjectId(), ObjectId(), ObjectId()
-    first, second = (_snapshot(name) for name in ("First", "Second"))
-    store = _Told(
-        [{"_id": kept, "history_id": first["_id"], "snapshot": [first]}],
-        [
-            {"_id": kept, "history_id": first["_id"]},
-            {"_id": gone, "history_id": ObjectId()},
-            {"_id": changed, "history_id": ObjectId()},
-            {"_id": changed, "history_id": second["_id"], "snapshot": [second]},
-        ],
-        [{"_id": kept, "history_id": first["_id"]}, {"_id": kept, "history_id": second["_id"]}],
-    )
-    offers = Offers(store)
-    assert names((await offers.all(USD)).offers) == ["First"]
-    assert names((await offers.all(USD)).offers) == ["First", "Second"]
-    assert names((await offers.all(USD)).offers) == ["Second"]
-
-
-def _snapshot(name: str) -> Document:
-    return {"_id": ObjectId(), "package_id": ObjectId(), "name": name, "plans": [price(plan())]}
-
-
-class _Told(OfferStore):
-    """Rows as a database might tell them that changes in the middle of a query."""
-
-    def __init__(self, *answers: list[Document]) -> None:
-        self._answers = iter(answers)
-
-    async def offered(self, known: Collection[ObjectId]) -> list[Document]:
-        return next(self._answers)
+    new: Document = {
+        "_id": ObjectId(),
+        "package_id": changed,
+        "name": "New",
+        "plans": [price(plan())],
+    }
+    known = {history_id: pb.Offer(name="Known") for history_id in (ObjectId(), ObjectId())}
+    first, second = known
+    rows: list[Document] = [
+        {"_id": kept, "history_id": first},
+        {"_id": gone, "history_id": ObjectId()},
+        {"_id": changed, "history_id": second},
+        {"_id": changed, "history_id": new["_id"], "snapshot": [new]},
+    ]
+    present = present_offers(rows, known, USD)
+    assert present.keys() == {first, new["_id"]}
+    assert present[first] is known[first]
+    assert names(filter(None, present.values())) == ["Known", "New"]

@@ -126,7 +126,8 @@ async def test_a_replay_is_answered_as_at_first(shop: Shop, kind: str) -> None:
     first = await shop.redeem(user_id, coupon.code, request_id)
     await shop.served.grant(user_id, 5)
     if kind == "a discount":
-        await shop.change_coupon(coupon, discount_type=PERCENTAGE, discount_ppm=1)
+        discount = {"discount_type": PERCENTAGE, "discount_ppm": 1, "credits_micros": 0}
+        await shop.change_coupon(coupon, **discount)
     elif kind != "used up":
         await put_away(shop, coupon, kind)
     for code in (coupon.code, coupon.code.lower()):

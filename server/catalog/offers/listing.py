@@ -39,15 +39,16 @@ class Offers:
         """
         last = self._last.get(currency, _NOTHING)
         rows = await self._store.offered(last.by_snapshot.keys())
-        present = _present(rows, last.by_snapshot, currency)
+        present = present_offers(rows, last.by_snapshot, currency)
         if present.keys() != last.by_snapshot.keys():
             last = self._last[currency] = _Listing(present, _response(present))
         return last.response
 
 
-def _present(
+def present_offers(
     rows: Iterable[Row], known: Mapping[ObjectId, pb.Offer | None], currency: int
 ) -> dict[ObjectId, pb.Offer | None]:
+    """What is offered by `OfferStore.offered`'s rows, by snapshot, made of it or as it is known."""
     present: dict[ObjectId, pb.Offer | None] = {}
     for row in {row["_id"]: row for row in rows}.values():
         # One that was never sold has none.
