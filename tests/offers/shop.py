@@ -89,13 +89,13 @@ class Shop:
 
     async def quote(self, snapshot: Document, number: int = 0, **fields: Any) -> Any:
         """Of the package's price of this number."""
-        values = {
-            "package_id": str(snapshot["package_id"]),
-            "plan_id": str(snapshot["plans"][number]["plan_id"]),
-            "currency": USD,
-            **fields,
-        }
-        return await self.offers.QuotePurchase(offer_service_pb2.QuotePurchaseRequest(**values))
+        package_id = str(snapshot["package_id"])
+        plan_id = str(snapshot["plans"][number]["plan_id"])
+        return await self.quote_of(**{"package_id": package_id, "plan_id": plan_id, **fields})
+
+    async def quote_of(self, **fields: Any) -> Any:
+        request = offer_service_pb2.QuotePurchaseRequest(**{"currency": USD, **fields})
+        return await self.offers.QuotePurchase(request)
 
     async def activate(
         self, user_id: str, snapshot: Document, coupon_code: str = "", request_id: str = ""
