@@ -659,8 +659,7 @@ class CatalogServiceServicer:
 
     def CreatePackage(self, request, context):
         """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
-        REQUEST_ID_REUSED, CONTENTION,
-        INITIAL_REQUIRED.
+        REQUEST_ID_REUSED, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -680,7 +679,7 @@ class CatalogServiceServicer:
     def DeletePackage(self, request, context):
         """Puts a row away; Restore brings it back. Deleting twice is fine.
         Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
-        REQUEST_ID_REUSED, CONTENTION.
+        INITIAL_REQUIRED, REQUEST_ID_REUSED, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -688,8 +687,8 @@ class CatalogServiceServicer:
 
     def BatchDeletePackages(self, request, context):
         """Deletes up to 500 rows, all or none.
-        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-        CONTENTION.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+        REQUEST_ID_REUSED, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -707,8 +706,8 @@ class CatalogServiceServicer:
     def PurgePackage(self, request, context):
         """Removes a row for good. Refused while other rows refer to it, deleted
         ones included.
-        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-        CONTENTION.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+        REQUEST_ID_REUSED, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -818,8 +817,7 @@ class CatalogServiceServicer:
 
     def CreatePackagePlan(self, request, context):
         """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
-        REQUEST_ID_REUSED, CONTENTION,
-        INITIAL_REQUIRED.
+        REQUEST_ID_REUSED, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -839,7 +837,7 @@ class CatalogServiceServicer:
     def DeletePackagePlan(self, request, context):
         """Puts a row away; Restore brings it back. Deleting twice is fine.
         Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
-        REQUEST_ID_REUSED, CONTENTION.
+        INITIAL_REQUIRED, REQUEST_ID_REUSED, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -847,8 +845,8 @@ class CatalogServiceServicer:
 
     def BatchDeletePackagePlans(self, request, context):
         """Deletes up to 500 rows, all or none.
-        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-        CONTENTION.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+        REQUEST_ID_REUSED, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -866,8 +864,8 @@ class CatalogServiceServicer:
     def PurgePackagePlan(self, request, context):
         """Removes a row for good. Refused while other rows refer to it, deleted
         ones included.
-        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-        CONTENTION.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+        REQUEST_ID_REUSED, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -178,8 +178,7 @@ class CatalogServiceStub:
     """
     CreatePackage: _grpc.UnaryUnaryMultiCallable[_package_pb2.CreatePackageRequest, _package_pb2.CreatePackageResponse]
     """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
-    REQUEST_ID_REUSED, CONTENTION,
-    INITIAL_REQUIRED.
+    REQUEST_ID_REUSED, CONTENTION.
     """
     UpdatePackage: _grpc.UnaryUnaryMultiCallable[_package_pb2.UpdatePackageRequest, _package_pb2.UpdatePackageResponse]
     """Changes the fields of the mask.
@@ -191,12 +190,12 @@ class CatalogServiceStub:
     DeletePackage: _grpc.UnaryUnaryMultiCallable[_package_pb2.DeletePackageRequest, _package_pb2.DeletePackageResponse]
     """Puts a row away; Restore brings it back. Deleting twice is fine.
     Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
-    REQUEST_ID_REUSED, CONTENTION.
+    INITIAL_REQUIRED, REQUEST_ID_REUSED, CONTENTION.
     """
     BatchDeletePackages: _grpc.UnaryUnaryMultiCallable[_package_pb2.BatchDeletePackagesRequest, _package_pb2.BatchDeletePackagesResponse]
     """Deletes up to 500 rows, all or none.
-    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-    CONTENTION.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+    REQUEST_ID_REUSED, CONTENTION.
     """
     RestorePackage: _grpc.UnaryUnaryMultiCallable[_package_pb2.RestorePackageRequest, _package_pb2.RestorePackageResponse]
     """Brings a deleted row back. Restoring twice is fine.
@@ -206,8 +205,8 @@ class CatalogServiceStub:
     PurgePackage: _grpc.UnaryUnaryMultiCallable[_package_pb2.PurgePackageRequest, _package_pb2.PurgePackageResponse]
     """Removes a row for good. Refused while other rows refer to it, deleted
     ones included.
-    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-    CONTENTION.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+    REQUEST_ID_REUSED, CONTENTION.
     """
     ListPackageHistories: _grpc.UnaryUnaryMultiCallable[_package_history_pb2.ListPackageHistoriesRequest, _package_history_pb2.ListPackageHistoriesResponse]
     """Lists package histories, which are never changed.
@@ -264,8 +263,7 @@ class CatalogServiceStub:
     """
     CreatePackagePlan: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.CreatePackagePlanRequest, _package_plan_pb2.CreatePackagePlanResponse]
     """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
-    REQUEST_ID_REUSED, CONTENTION,
-    INITIAL_REQUIRED.
+    REQUEST_ID_REUSED, CONTENTION.
     """
     UpdatePackagePlan: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.UpdatePackagePlanRequest, _package_plan_pb2.UpdatePackagePlanResponse]
     """Changes the fields of the mask.
@@ -277,12 +275,12 @@ class CatalogServiceStub:
     DeletePackagePlan: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.DeletePackagePlanRequest, _package_plan_pb2.DeletePackagePlanResponse]
     """Puts a row away; Restore brings it back. Deleting twice is fine.
     Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
-    REQUEST_ID_REUSED, CONTENTION.
+    INITIAL_REQUIRED, REQUEST_ID_REUSED, CONTENTION.
     """
     BatchDeletePackagePlans: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.BatchDeletePackagePlansRequest, _package_plan_pb2.BatchDeletePackagePlansResponse]
     """Deletes up to 500 rows, all or none.
-    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-    CONTENTION.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+    REQUEST_ID_REUSED, CONTENTION.
     """
     RestorePackagePlan: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.RestorePackagePlanRequest, _package_plan_pb2.RestorePackagePlanResponse]
     """Brings a deleted row back. Restoring twice is fine.
@@ -292,8 +290,8 @@ class CatalogServiceStub:
     PurgePackagePlan: _grpc.UnaryUnaryMultiCallable[_package_plan_pb2.PurgePackagePlanRequest, _package_plan_pb2.PurgePackagePlanResponse]
     """Removes a row for good. Refused while other rows refer to it, deleted
     ones included.
-    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-    CONTENTION.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+    REQUEST_ID_REUSED, CONTENTION.
     """
     ListPackageFeatures: _grpc.UnaryUnaryMultiCallable[_package_feature_pb2.ListPackageFeaturesRequest, _package_feature_pb2.ListPackageFeaturesResponse]
     """Lists package features.
@@ -537,8 +535,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     CreatePackage: _aio.UnaryUnaryMultiCallable[_package_pb2.CreatePackageRequest, _package_pb2.CreatePackageResponse]  # type: ignore[assignment]
     """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
-    REQUEST_ID_REUSED, CONTENTION,
-    INITIAL_REQUIRED.
+    REQUEST_ID_REUSED, CONTENTION.
     """
     UpdatePackage: _aio.UnaryUnaryMultiCallable[_package_pb2.UpdatePackageRequest, _package_pb2.UpdatePackageResponse]  # type: ignore[assignment]
     """Changes the fields of the mask.
@@ -550,12 +547,12 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     DeletePackage: _aio.UnaryUnaryMultiCallable[_package_pb2.DeletePackageRequest, _package_pb2.DeletePackageResponse]  # type: ignore[assignment]
     """Puts a row away; Restore brings it back. Deleting twice is fine.
     Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
-    REQUEST_ID_REUSED, CONTENTION.
+    INITIAL_REQUIRED, REQUEST_ID_REUSED, CONTENTION.
     """
     BatchDeletePackages: _aio.UnaryUnaryMultiCallable[_package_pb2.BatchDeletePackagesRequest, _package_pb2.BatchDeletePackagesResponse]  # type: ignore[assignment]
     """Deletes up to 500 rows, all or none.
-    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-    CONTENTION.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+    REQUEST_ID_REUSED, CONTENTION.
     """
     RestorePackage: _aio.UnaryUnaryMultiCallable[_package_pb2.RestorePackageRequest, _package_pb2.RestorePackageResponse]  # type: ignore[assignment]
     """Brings a deleted row back. Restoring twice is fine.
@@ -565,8 +562,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     PurgePackage: _aio.UnaryUnaryMultiCallable[_package_pb2.PurgePackageRequest, _package_pb2.PurgePackageResponse]  # type: ignore[assignment]
     """Removes a row for good. Refused while other rows refer to it, deleted
     ones included.
-    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-    CONTENTION.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+    REQUEST_ID_REUSED, CONTENTION.
     """
     ListPackageHistories: _aio.UnaryUnaryMultiCallable[_package_history_pb2.ListPackageHistoriesRequest, _package_history_pb2.ListPackageHistoriesResponse]  # type: ignore[assignment]
     """Lists package histories, which are never changed.
@@ -623,8 +620,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     CreatePackagePlan: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.CreatePackagePlanRequest, _package_plan_pb2.CreatePackagePlanResponse]  # type: ignore[assignment]
     """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
-    REQUEST_ID_REUSED, CONTENTION,
-    INITIAL_REQUIRED.
+    REQUEST_ID_REUSED, CONTENTION.
     """
     UpdatePackagePlan: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.UpdatePackagePlanRequest, _package_plan_pb2.UpdatePackagePlanResponse]  # type: ignore[assignment]
     """Changes the fields of the mask.
@@ -636,12 +632,12 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     DeletePackagePlan: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.DeletePackagePlanRequest, _package_plan_pb2.DeletePackagePlanResponse]  # type: ignore[assignment]
     """Puts a row away; Restore brings it back. Deleting twice is fine.
     Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
-    REQUEST_ID_REUSED, CONTENTION.
+    INITIAL_REQUIRED, REQUEST_ID_REUSED, CONTENTION.
     """
     BatchDeletePackagePlans: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.BatchDeletePackagePlansRequest, _package_plan_pb2.BatchDeletePackagePlansResponse]  # type: ignore[assignment]
     """Deletes up to 500 rows, all or none.
-    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-    CONTENTION.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+    REQUEST_ID_REUSED, CONTENTION.
     """
     RestorePackagePlan: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.RestorePackagePlanRequest, _package_plan_pb2.RestorePackagePlanResponse]  # type: ignore[assignment]
     """Brings a deleted row back. Restoring twice is fine.
@@ -651,8 +647,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     PurgePackagePlan: _aio.UnaryUnaryMultiCallable[_package_plan_pb2.PurgePackagePlanRequest, _package_plan_pb2.PurgePackagePlanResponse]  # type: ignore[assignment]
     """Removes a row for good. Refused while other rows refer to it, deleted
     ones included.
-    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-    CONTENTION.
+    Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+    REQUEST_ID_REUSED, CONTENTION.
     """
     ListPackageFeatures: _aio.UnaryUnaryMultiCallable[_package_feature_pb2.ListPackageFeaturesRequest, _package_feature_pb2.ListPackageFeaturesResponse]  # type: ignore[assignment]
     """Lists package features.
@@ -1067,8 +1063,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_package_pb2.CreatePackageResponse, _abc.Awaitable[_package_pb2.CreatePackageResponse]]:
         """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
-        REQUEST_ID_REUSED, CONTENTION,
-        INITIAL_REQUIRED.
+        REQUEST_ID_REUSED, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -1092,7 +1087,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_package_pb2.DeletePackageResponse, _abc.Awaitable[_package_pb2.DeletePackageResponse]]:
         """Puts a row away; Restore brings it back. Deleting twice is fine.
         Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
-        REQUEST_ID_REUSED, CONTENTION.
+        INITIAL_REQUIRED, REQUEST_ID_REUSED, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -1102,8 +1097,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_package_pb2.BatchDeletePackagesResponse, _abc.Awaitable[_package_pb2.BatchDeletePackagesResponse]]:
         """Deletes up to 500 rows, all or none.
-        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-        CONTENTION.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+        REQUEST_ID_REUSED, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -1125,8 +1120,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_package_pb2.PurgePackageResponse, _abc.Awaitable[_package_pb2.PurgePackageResponse]]:
         """Removes a row for good. Refused while other rows refer to it, deleted
         ones included.
-        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-        CONTENTION.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+        REQUEST_ID_REUSED, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -1261,8 +1256,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_package_plan_pb2.CreatePackagePlanResponse, _abc.Awaitable[_package_plan_pb2.CreatePackagePlanResponse]]:
         """Errors: ALREADY_EXISTS, REFERENCE_NOT_FOUND, FIELD_INVALID,
-        REQUEST_ID_REUSED, CONTENTION,
-        INITIAL_REQUIRED.
+        REQUEST_ID_REUSED, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -1286,7 +1280,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_package_plan_pb2.DeletePackagePlanResponse, _abc.Awaitable[_package_plan_pb2.DeletePackagePlanResponse]]:
         """Puts a row away; Restore brings it back. Deleting twice is fine.
         Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
-        REQUEST_ID_REUSED, CONTENTION.
+        INITIAL_REQUIRED, REQUEST_ID_REUSED, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -1296,8 +1290,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_package_plan_pb2.BatchDeletePackagePlansResponse, _abc.Awaitable[_package_plan_pb2.BatchDeletePackagePlansResponse]]:
         """Deletes up to 500 rows, all or none.
-        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-        CONTENTION.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+        REQUEST_ID_REUSED, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -1319,8 +1313,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_package_plan_pb2.PurgePackagePlanResponse, _abc.Awaitable[_package_plan_pb2.PurgePackagePlanResponse]]:
         """Removes a row for good. Refused while other rows refer to it, deleted
         ones included.
-        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
-        CONTENTION.
+        Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, INITIAL_REQUIRED,
+        REQUEST_ID_REUSED, CONTENTION.
         """
 
     @_abc_1.abstractmethod

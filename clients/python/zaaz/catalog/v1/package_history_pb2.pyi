@@ -62,7 +62,9 @@ class PackageHistory(_message.Message):
     is_active: _builtins.bool
     is_deleted: _builtins.bool
     content_sha256: _builtins.str
-    """SHA-256 of all of the above but the id, 64 hex digits."""
+    """SHA-256 of all of the above but the id, as a message of its own in the
+    deterministic encoding; 64 hex digits.
+    """
     client_id: _builtins.str
     """The client whose change it was."""
     @_builtins.property
