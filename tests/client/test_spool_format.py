@@ -22,6 +22,7 @@ from zaaz_client import (
     spooled_events,
 )
 from zaaz_client.spool.blocks import encode_block
+from zaaz_client.spool.files import Directory
 from zaaz_client.spool.log import SpoolLog
 from zaaz_client.wire import encode_event
 
@@ -405,6 +406,30 @@ def test_a_failed_fsync_takes_back_what_was_written(
     assert len(list(spooled_events(image))) == 1
     log.append(1, [chunk(7)], 0)
     assert read_all(log, 0) == [chunk(0), chunk(7)]
+    log.close()
+
+
+def test_a_file_whose_name_was_not_made_durable_leaves_no_gap(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = opened(place)
+    log.meet(0)
+    real = Directory.sync
+
+    def broken(_: Directory) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Directory, "sync", broken)
+    with pytest.raises(SpoolFull):
+        log.append(0, [chunk(0)], 0)
+    with pytest.raises(SpoolFull):  # meanwhile events were delivered from memory
+        log.append(5, [chunk(5)], 5)
+    monkeypatch.setattr(Directory, "sync", real)
+    log.append(7, [chunk(7)], 7)
+    log._directory.close()
+    log = opened(place)
+    assert log.meet(7) == 0
+    assert (log.first, read_all(log, 7)) == (7, [chunk(7)])
     log.close()
 
 

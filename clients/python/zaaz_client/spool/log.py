@@ -36,6 +36,7 @@ class SpoolLog:
         self._max_bytes = max_bytes
         self._segment_bytes = min(MAX_SEGMENT_BYTES, max_bytes // SEGMENTS)
         self._segments: list[Segment] = []
+        self._is_named = True
         self._reading: tuple[Segment, Place] | None = None
         self._directory = Directory(path)
         try:
@@ -139,7 +140,9 @@ class SpoolLog:
         block = encode_block(position, events)
         try:
             self._make_room(position, len(block), acknowledged)
-            self._last(position).append(block, position + len(events))
+            segment = self._last(position)
+            self._name()
+            segment.append(block, position + len(events))
         except OSError as error:
             raise SpoolFull(f"the disk of spool {self.path} takes nothing: {error}") from error
 
@@ -163,11 +166,18 @@ class SpoolLog:
     def _start(self, position: int) -> Segment:
         segment = Segment(self.path, position, position, 0)
         segment.create()
-        self._directory.sync()
         if self._segments:
             self._segments[-1].close()
+        # It is there, whatever the next step comes to: to be removed as the others are.
         self._segments.append(segment)
+        self._is_named = False
         return segment
+
+    def _name(self) -> None:
+        """Make the last segment's name durable."""
+        if not self._is_named:
+            self._directory.sync()
+            self._is_named = True
 
     def read(self, offset: int) -> list[bytes]:
         """Some of the events from `offset` on, which is before `end`. SpoolDamaged."""
@@ -200,6 +210,7 @@ class SpoolLog:
         worth_it = last.size >= self._segment_bytes // 2 or (everything and last.size)
         if worth_it and last.end <= position:
             self._start(last.end)
+            self._name()
             through += 1
         self._remove(sum(segment.end <= position for segment in self._segments[:through]))
 
