@@ -64,9 +64,9 @@ class Echoes:
 
 
 async def call_all(
-    call: Callable[[Any], Awaitable[object]], requests: Iterable[Any]
+    call: Callable[[Any], Awaitable[object]], requests: Iterable[Any], callers: int = CALLERS
 ) -> list[float]:
-    """Every request once, CALLERS at a time; a failure ends all."""
+    """Every request once, so many at a time; a failure ends all."""
     waiting = iter(requests)
     latencies: list[float] = []
 
@@ -77,7 +77,7 @@ async def call_all(
             latencies.append(time.perf_counter() - began)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(CALLERS):
+        for _ in range(callers):
             group.create_task(caller())
     return latencies
 

@@ -53,7 +53,7 @@ FIGURES = (
     Figure(
         "list_offers",
         "ListOffers, 50 packages x 4 plans x 200 features, over an aggregate",
-        1.0,
+        3.0,
         offers.offers,
     ),
     Figure("rest_get", "GET through the gateway over bare Starlette JSON", 0.4, gateway.rest_get),

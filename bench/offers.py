@@ -20,7 +20,9 @@ from bench.usage import SERVER_DATABASE, Document
 from server.catalog.packages.resources import PACKAGE_HISTORIES, PACKAGES
 
 PACKAGE_COUNT, PLAN_COUNT, FEATURE_COUNT = 50, 4, 200
-LISTS, AGGREGATES = 400, 400
+LISTS, AGGREGATES = 1_000, 200
+CALLERS = 8
+"""A megabyte is on its way to each of them."""
 
 
 async def put_on_sale(database: Any) -> None:
@@ -106,7 +108,7 @@ class Lists:
         parts = [(len(offer.plans), len(offer.features)) for offer in offers]
         if parts != [(PLAN_COUNT, FEATURE_COUNT)] * PACKAGE_COUNT:
             raise BenchError(f"the offers have {parts} plans and features")
-        return lambda: call_all(self._list, [self._request] * operations)
+        return lambda: call_all(self._list, [self._request] * operations, CALLERS)
 
     async def _list(self, request: pb.ListOffersRequest) -> Any:
         return await self._stub.ListOffers(request, metadata=self._metadata)
@@ -120,7 +122,7 @@ class Aggregates:
 
     async def prepare(self, operations: int) -> Run:
         """Nothing but the count."""
-        return lambda: call_all(self._aggregate, range(operations))
+        return lambda: call_all(self._aggregate, range(operations), CALLERS)
 
     async def _aggregate(self, _: int) -> None:
         stages = [
