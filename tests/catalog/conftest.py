@@ -2,17 +2,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from server.catalog.document.kinds import KINDS
-from server.catalog.packages.resources import PACKAGE_HISTORIES
+from tests.catalog.documents import forget_catalog
 from tests.conftest import MongoClient
 from tests.serving import Served, new_key, serving
 
 DATABASE = f"test_{new_key()[:16]}"
-COLLECTIONS = (
-    *(kind.collection for kind in KINDS),
-    PACKAGE_HISTORIES.collection,
-    "feature_endpoint_histories",
-)
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +19,5 @@ async def shop_server(mongo_url: str, mongo_client: MongoClient) -> AsyncIterato
 @pytest.fixture
 async def empty(shop_server: Served, mongo_client: MongoClient) -> Served:
     """A server without a catalog, nor a deleted one."""
-    for name in COLLECTIONS:
-        await mongo_client[DATABASE][name].delete_many({})
+    await forget_catalog(mongo_client[DATABASE])
     return shop_server

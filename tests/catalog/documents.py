@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pymongo.asynchronous.database import AsyncDatabase
 from zaaz.catalog.v1 import catalog_document_pb2 as pb
 from zaaz.catalog.v1.coupon_pb2 import DISCOUNT_TYPE_PERCENTAGE, Coupon
 from zaaz.catalog.v1.feature_endpoint_pb2 import HTTP_METHOD_POST, FeatureEndpoint
@@ -17,9 +18,12 @@ from zaaz.catalog.v1.package_pb2 import PACKAGE_TYPE_SUBSCRIPTION, Package
 from zaaz.catalog.v1.package_plan_pb2 import PackagePlan, Price
 from zaaz.catalog.v1.plan_pb2 import Plan
 
+from server.catalog.document.kinds import KINDS
+from server.catalog.packages.resources import PACKAGE_HISTORIES
 from tests.serving import Served
 
 CREDIT = 1_000_000
+HISTORIES = (PACKAGE_HISTORIES.collection, "feature_endpoint_histories")
 
 
 def feature(value: str, parent: str = "", **fields: Any) -> pb.CatalogFeature:
@@ -146,3 +150,9 @@ def fields(answer: pb.ApplyCatalogResponse, name: str) -> dict[str, tuple[str, s
     """What changes of one row, before and after."""
     (one,) = [one for one in answer.differences if one.name == name]
     return {field.field: (field.before, field.after) for field in one.fields}
+
+
+async def forget_catalog(database: AsyncDatabase[dict[str, Any]]) -> None:
+    """As if there had never been one."""
+    for name in (*(kind.collection for kind in KINDS), *HISTORIES):
+        await database[name].delete_many({})
