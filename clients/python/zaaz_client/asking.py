@@ -19,6 +19,7 @@ from zaaz_client.client import ZaazClient
 from zaaz_client.command_line import (
     DEFAULT_TARGET,
     BadUsage,
+    Failure,
     Interrupted,
     Unreachable,
     api_key,
@@ -42,7 +43,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _T = TypeVar("_T")
 
 
-class Refused(click.ClickException):
+class Refused(Failure):
     """The server refused, or not everything is as it should be."""
 
     exit_code = 1

@@ -2,9 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import IO, Any, Final
 
 import click
+from rich.console import Console
+from rich.text import Text
 
 from zaaz_client.channel import is_loopback
 from zaaz_client.client import ZaazClient
@@ -15,19 +17,28 @@ KEY_FILE: Final = "admin.key"
 """Where a server that was started by `make run` keeps its key for local use."""
 
 
-class BadUsage(click.ClickException):
+class Failure(click.ClickException):
+    """Why a command ends, told on stderr."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """In colours where stderr is a terminal."""
+        told = Text.assemble(("Error:", "bold red"), " ", self.format_message())
+        Console(file=file, stderr=True, highlight=False).print(told, soft_wrap=True)
+
+
+class BadUsage(Failure):
     """Options, file or key are wrong."""
 
     exit_code = 2
 
 
-class Unreachable(click.ClickException):
+class Unreachable(Failure):
     """No server, for longer than the caller has patience."""
 
     exit_code = 3
 
 
-class Interrupted(click.ClickException):
+class Interrupted(Failure):
     """Ctrl-C."""
 
     exit_code = 130

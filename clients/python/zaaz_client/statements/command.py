@@ -10,7 +10,7 @@ from typing import Final, TextIO
 
 import click
 
-from zaaz_client.asking import ask_with, check_id, moment, progress, to_target, with_key
+from zaaz_client.asking import Refused, ask_with, check_id, moment, progress, to_target, with_key
 from zaaz_client.client import ZaazClient
 from zaaz_client.command_line import BadUsage, api_key
 from zaaz_client.statements.download import signing_keys, statement_lines
@@ -29,12 +29,6 @@ _NO_KEY: Final = "none"
 _SCOPES: Final = "wallet.read or admin"
 _SHOWN_EVERY: Final = 500
 """Lines."""
-
-
-class BadStatement(click.ClickException):
-    """The statement is not what the server wrote."""
-
-    exit_code = 1
 
 
 @click.group()
@@ -131,7 +125,7 @@ def verify_(
         keys += _fetch(target).values()
     verdict = _verify(file, keys)
     if verdict.problems:
-        raise BadStatement(_told(file, verdict))
+        raise Refused(_told(file, verdict))
     click.echo(_summary(file, verdict))
     if not verdict.signature_checked:
         message = "The signature was NOT checked: anyone can have written this statement."
