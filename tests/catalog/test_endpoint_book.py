@@ -73,6 +73,38 @@ class TestVersions:
             assert credits_at(versions, now) == [expected]
 
 
+class TestTree:
+    @given(
+        st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=MAX_DEPTH),
+        st.sets(st.integers(0, MAX_DEPTH - 1)),
+        st.integers(0, MAX_DEPTH - 1),
+    )
+    def test_it_agrees_with_walking_up(
+        self, drawn: list[tuple[int, bool]], packaged: set[int], place: int
+    ) -> None:
+        ids = [ObjectId() for _ in drawn]
+        # A feature's parent is one that was drawn before it: no circles.
+        above = [None if at == 0 else parent % at for at, (parent, _) in enumerate(drawn)]
+        features = {
+            ids[at]: FeatureNode(str(at), None if up is None else ids[up], is_active, None)
+            for at, (up, (_, is_active)) in enumerate(zip(above, drawn, strict=True))
+        }
+        at: int | None = place % len(ids)
+        row = EndpointRow(CHAT, "chat", ids[place % len(ids)], True, None, frozenset(), "", "")
+        sold = frozenset(ids[one] for one in packaged if one < len(ids))
+        endpoint = EndpointBook(features, [row], (), sold).find("chat")
+        walked = []
+        while at is not None:
+            walked.append(at)
+            at = above[at]
+        assert endpoint is not None
+        assert endpoint.feature == str(walked[0])
+        assert endpoint.lineage == {ids[one] for one in walked}
+        assert endpoint.is_packaged == any(one in packaged for one in walked)
+        inactive = [str(one) for one in walked if not drawn[one][1]]
+        assert endpoint.inactive_feature == (inactive[0] if inactive else "")
+
+
 class TestPresent:
     TOP, MIDDLE = ObjectId(), ObjectId()
 

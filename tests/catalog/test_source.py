@@ -3,17 +3,22 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from bson import ObjectId
 from pymongo import AsyncMongoClient
 
+from server.catalog import store
+from server.catalog.endpoints import EndpointBook
 from server.catalog.marks import REVISIONS
+from server.catalog.packages.resources import PACKAGE_FEATURES, PACKAGES
 from server.catalog.resources import FEATURE_ENDPOINTS
 from server.catalog.source import EndpointBookSource
 from server.catalog.store import CatalogStore
 from server.mongo.database import Database
 from server.mongo.errors import DatabaseUnavailable
+from server.resources.model import Resource
 from tests.conftest import MongoClient
 
 NOBODY = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=20"
@@ -27,9 +32,19 @@ async def nowhere() -> AsyncIterator[Database]:
     await client.close()
 
 
-async def add_endpoint(database: Database, value: str) -> None:
-    row = {"_id": ObjectId(), "value": value, "feature_id": ObjectId(), "is_deleted": False}
-    await database.collection(FEATURE_ENDPOINTS.collection).insert_one(row)
+async def add(database: Database, resource: Resource, **fields: Any) -> None:
+    await database.collection(resource.collection).insert_one(fields)
+
+
+async def add_endpoint(database: Database, value: str, feature_id: ObjectId | None = None) -> None:
+    fields = {"value": value, "feature_id": feature_id or ObjectId(), "is_deleted": False}
+    await add(database, FEATURE_ENDPOINTS, **fields)
+
+
+def is_packaged(book: EndpointBook, value: str) -> bool | None:
+    """None: the endpoint is not in the book."""
+    endpoint = book.find(value)
+    return None if endpoint is None else endpoint.is_packaged
 
 
 async def mark(database: Database) -> None:
@@ -60,6 +75,44 @@ class TestRefresh:
             return source.book.find(value) is not None
 
         assert all(await asyncio.gather(*(add(f"chat-{place}") for place in range(20))))
+
+
+class TestPackaged:
+    async def test_what_packages_have_that_are_sold(self, database: Database) -> None:
+        live = {"is_deleted": False, "is_active": True}
+        states = (live, live | {"is_active": False}, live | {"is_deleted": True})
+        endpoints: list[str] = []
+        for of_package in states:
+            for of_join in states:
+                feature_id, package_id = ObjectId(), ObjectId()
+                await add(database, PACKAGES, _id=package_id, **of_package)
+                ids = {"package_id": package_id, "feature_id": feature_id}
+                await add(database, PACKAGE_FEATURES, **ids, **of_join)
+                value = f"chat-{len(endpoints)}"
+                endpoints.append(value)
+                await add_endpoint(database, value, feature_id)
+        book = await CatalogStore(database).load_book()
+        assert [is_packaged(book, value) for value in endpoints] == [True] + [False] * 8
+
+    async def test_so_many_are_read_and_no_more(
+        self,
+        database: Database,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        caplog.set_level(logging.ERROR)
+        package_id = ObjectId()
+        await add(database, PACKAGES, _id=package_id, is_deleted=False, is_active=True)
+        for place in range(3):
+            ids = {"package_id": package_id, "feature_id": ObjectId()}
+            await add(database, PACKAGE_FEATURES, **ids, is_deleted=False, is_active=True)
+            await add_endpoint(database, f"chat-{place}", ids["feature_id"])
+        monkeypatch.setattr(store, "MAX_ROWS", 2)
+        book = await CatalogStore(database).load_book()
+        found = [is_packaged(book, f"chat-{place}") for place in range(3)]
+        assert found.count(True) <= 2
+        assert found.count(None) == 1
+        assert "only 2 features of packages are in the book" in caplog.text
 
 
 class TestWithoutDatabase:
