@@ -183,7 +183,7 @@ async def add_services(rpc: RpcServer, auth: AuthService, foundation: Foundation
     resources.on_change(books.prices.changed, *PRICE_RESOURCES)
     rpc.add(add_AuthServiceServicer_to_server, AuthServicer(auth, tokens), complete=True)
     catalog = CatalogServicer(resources, PopupStore(foundation.database), foundation.clock)
-    rpc.add(add_CatalogServiceServicer_to_server, catalog)
+    rpc.add(add_CatalogServiceServicer_to_server, catalog, complete=True)
     _add_wallets(rpc, foundation, messages, ledgers, tokens)
     _add_credits(rpc, foundation, ledgers, books, resources, tokens)
     _add_usage(rpc, foundation, ledgers, books, resources, tokens)
