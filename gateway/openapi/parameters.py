@@ -9,7 +9,7 @@ from gateway.openapi.comments import Comments
 from gateway.openapi.known import TEXT, query_scalar
 from gateway.openapi.paths import Paths, path_fields
 from gateway.openapi.rules import Json, constraints, rules_of
-from gateway.openapi.schemas import Schemas, must_be_set
+from gateway.openapi.schemas import Schemas, must_be_set, narrowed
 from gateway.routes import Route
 from gateway.values import WRAPPERS
 
@@ -76,9 +76,11 @@ class Parameters:
 
     def _text(self, field: FieldDescriptor) -> Json:
         """The schema of one value as text."""
+        rules = rules_of(field)
+        if field.enum_type is not None and not field.is_repeated:
+            return narrowed(self._schemas.one(field), field.enum_type, rules)
         if field.message_type is not None or field.enum_type is not None:
             return self._schemas.one(field)
-        rules = rules_of(field)
         schema = query_scalar(field.type)
         return schema if field.is_repeated else schema | _numeric(constraints(rules))
 

@@ -59,7 +59,7 @@ class Schemas:
             schema = self.one(field, is_sent=is_sent)
         schema |= constraints(rules)
         if field.enum_type is not None and not field.is_repeated:
-            schema = _narrowed(schema, field.enum_type, rules)
+            schema = narrowed(schema, field.enum_type, rules)
         return self._told(schema, field)
 
     def one(self, field: FieldDescriptor, *, is_sent: bool = False) -> Json:
@@ -175,7 +175,7 @@ def _choice(fields: Iterable[FieldDescriptor]) -> Json:
     return {"oneOf": [*one_of_them, {"not": {"anyOf": one_of_them}}]}
 
 
-def _narrowed(schema: Json, enum: EnumDescriptor, rules: object) -> Json:
+def narrowed(schema: Json, enum: EnumDescriptor, rules: object) -> Json:
     """Only those values that the rules let through."""
     inner = rules.enum  # type: ignore[attr-defined]
     allowed, refused = list(getattr(inner, "in")), list(inner.not_in)

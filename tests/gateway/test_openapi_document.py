@@ -290,6 +290,12 @@ class TestShapes:
         assert re.search(query["user_id"]["schema"]["pattern"], "0" * 24)
         assert not re.search(query["user_id"]["schema"]["pattern"], "1")
 
+    def test_an_enum_in_a_query_has_those_names_that_are_taken(self) -> None:
+        [currency, *_] = operation("OfferService_ListOffers")["parameters"]
+
+        assert currency["required"]
+        assert currency["schema"]["enum"] == ["CURRENCY_USD", "CURRENCY_BDT"]
+
     def test_a_stream_is_one_of_events(self) -> None:
         told = operation("WalletService_WatchWallet")
         content = told["responses"]["200"]["content"]["text/event-stream"]
