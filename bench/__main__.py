@@ -34,6 +34,8 @@ def main() -> int:
 
 async def _take(asked: argparse.Namespace) -> int:
     machine, plan = describe(), Plan(asked.pairs, asked.scale, asked.record)
+    if plan.scale != 1:
+        machine += f", {plan.scale:g} of the work"
     figures = [figure for figure in FIGURES if not asked.names or figure.name in asked.names]
     measures = [each for each in MEASURES if not asked.names or each.name in asked.names]
     lines = [await _try(take_figure(figure, plan)) for figure in figures]
