@@ -341,6 +341,26 @@ async def test_what_the_disk_missed_is_not_missed_by_the_next_process(
     assert kept(peer) == names(FIT + 7)
 
 
+async def test_a_disk_that_stays_broken_holds_nothing_up(
+    tmp_path: Path, peer: Peer, client: ZaazClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a write nor a deletion comes to an end on it."""
+    spool = SpoolSettings(directory=tmp_path, max_bytes=MIB, linger_seconds=0, retry_seconds=60)
+    settings = UsageStreamSettings(max_buffered_events=4, linger_seconds=0.001)
+    stream = client.usage_stream("w", settings=settings, spool=spool)
+    async with blocked(peer), stream:
+        await stream.send_many(map(large, range(3)))
+
+        def broken(*_: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(os, "fsync", broken)
+        peer.gate.set()
+        await stream.send_many(map(large, range(3, 40)))
+        await stream.flush()
+    assert kept(peer) == names(40)
+
+
 async def test_a_handler_that_fails_does_no_harm(
     tmp_path: Path, peer: Peer, client: ZaazClient, caplog: pytest.LogCaptureFixture
 ) -> None:

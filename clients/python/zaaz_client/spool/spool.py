@@ -244,9 +244,14 @@ class Spool:
 
     async def _release(self) -> None:
         at = self._disk.log.releasable_at
-        if at is not None and at <= self._writer.acknowledged:
-            job = self._disk.log.release
-            await self._patiently(lambda: self._disk.run(job, self._writer.acknowledged))
+        if at is None or at > self._writer.acknowledged:
+            return
+        try:
+            await self._disk.run(self._disk.log.release, self._writer.acknowledged)
+        except OSError as error:  # tried again with the next acknowledgement
+            level = logging.DEBUG if self._writer.trouble else logging.WARNING
+            _log.log(level, "spool %s: %s; not tidied", self._settings.directory, error)
+        else:
             self._writer.retry()
 
     async def _patiently(self, job: Callable[[], Awaitable[_T]]) -> _T:
