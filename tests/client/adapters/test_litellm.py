@@ -144,8 +144,8 @@ class TestMetered:
             for _ in range(3):
                 await anext(stream)
             await stream.aclose()
-        figures = UsageFigures(input_tokens=7, output_tokens=5)
-        assert await account.bills() == [(MODEL, figures)]
+            figures = UsageFigures(input_tokens=7, output_tokens=5)
+            assert await account.bills() == [(MODEL, figures)]
 
     async def test_broken_off_by_the_network(
         self, gpt: dict[str, Any], vendor: Vendor, account: Account

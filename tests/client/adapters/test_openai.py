@@ -290,6 +290,16 @@ class TestStreamed:
             assert texts([chunk async for chunk in stream]) == ["A", "B", ""]
         assert await account.bills() == [(MODEL, FULL)]
 
+    async def test_a_choice_that_is_done_does_not_hold_another_back(
+        self, client: AsyncOpenAI, vendor: Vendor, account: Account
+    ) -> None:
+        done = wire.chat_chunk("chatcmpl-1", choices=wire.choice({"content": "A"}, "stop"))
+        goes_on = wire.chat_chunk("chatcmpl-1", choices=wire.choice({"content": "B"}, None, 1))
+        vendor.answers(wire.hanging([done, goes_on]))
+        async with metered(client, account.billing()) as llm:
+            stream = await llm.chat.completions.create(**ASKED, n=2, stream=True)
+            assert texts([await soon(anext(stream)), await soon(anext(stream))]) == ["A", "B"]
+
     async def test_responses(self, client: AsyncOpenAI, vendor: Vendor, account: Account) -> None:
         vendor.answers(Events(wire.response_frames("resp_1")))
         async with (
@@ -393,6 +403,33 @@ class TestBrokenOff:
             gc.collect()
             await self.seen(vendor)
             assert await account.bills() == [(MODEL, ESTIMATE)]
+
+    async def test_what_a_server_tells_on_its_way_is_known(
+        self, client: AsyncOpenAI, vendor: Vendor, account: Account
+    ) -> None:
+        asked: list[UnknownUsage] = []
+
+        def so_far(unknown: UnknownUsage) -> None:
+            asked.append(unknown)
+
+        vendor.answers(
+            wire.hanging(
+                [
+                    wire.chat_chunk(
+                        "chatcmpl-1",
+                        choices=wire.choice({"content": "."}),
+                        usage=wire.chat_usage(9, number),
+                    )
+                    for number in (1, 2)
+                ]
+            )
+        )
+        async with metered(client, account.billing(), on_unknown_usage=so_far) as llm:
+            stream = await llm.chat.completions.create(**ASKED, stream=True)
+            assert texts([await anext(stream), await anext(stream)]) == [".", "."]
+        figures = UsageFigures(input_tokens=9, output_tokens=2)
+        assert [unknown.known for unknown in asked] == [figures]
+        assert await account.bills() == [(MODEL, figures)]
 
     async def test_by_the_end_of_the_block(
         self, client: AsyncOpenAI, vendor: Vendor, account: Account
