@@ -48,7 +48,11 @@ class Usages:
 
 
 async def keys(found: AsyncIterator[CreditsUsage]) -> list[int]:
-    return [int(usage.usage_key) async for usage in found]
+    rows = []
+    async for usage in found:
+        rows.append(int(usage.usage_key))
+        await asyncio.sleep(0)  # what was asked ahead gets its turn
+    return rows
 
 
 @pytest.mark.parametrize("prefetch", [False, True])
