@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
 from pymongo.asynchronous.database import AsyncDatabase
 from zaaz.catalog.v1 import catalog_document_pb2 as pb
 from zaaz.catalog.v1.coupon_pb2 import DISCOUNT_TYPE_PERCENTAGE, Coupon
@@ -156,3 +159,22 @@ async def forget_catalog(database: AsyncDatabase[dict[str, Any]]) -> None:
     """As if there had never been one."""
     for name in (*(kind.collection for kind in KINDS), *HISTORIES):
         await database[name].delete_many({})
+
+
+async def refusal(call: Any) -> tuple[str, dict[str, str]]:
+    """The reason, and what is wrong by field."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return details_of(caught.value)
+
+
+def details_of(error: grpc.aio.AioRpcError) -> tuple[str, dict[str, str]]:
+    (raw,) = [
+        value for key, value in error.trailing_metadata() or () if key == "grpc-status-details-bin"
+    ]
+    assert isinstance(raw, bytes)
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    for detail in status_pb2.Status.FromString(raw).details:
+        detail.Unpack(info)
+        detail.Unpack(bad)
+    return info.reason, {one.field: one.description for one in bad.field_violations}
