@@ -8,7 +8,7 @@ TIED := $(shell command -v setpriv >/dev/null 2>&1 && echo setpriv --pdeathsig T
 .PHONY: run test protos protos-check lint format bench pins clean setup
 
 run: setup
-	@$(TIED) $(BIN)/python -m server run
+	@ZAAZ_DEMO_CATALOG="$${ZAAZ_DEMO_CATALOG-demo/catalog.yaml}" $(TIED) $(BIN)/python -m server run
 
 test: setup
 	@tools/browser.sh

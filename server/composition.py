@@ -55,6 +55,7 @@ from server.credits.rejections import RejectionRoom
 from server.credits.resources import RESOURCES as PRICE_RESOURCES
 from server.credits.servicer import CreditsServicer
 from server.credits.usage_servicer import UsageServicer
+from server.demo import begin_with
 from server.kernel.clock import Clock
 from server.kernel.paging import PageTokens
 from server.kernel.tasks import Background
@@ -181,6 +182,10 @@ async def add_services(rpc: RpcServer, auth: AuthService, foundation: Foundation
     booked = (FEATURES, FEATURE_ENDPOINTS, PACKAGES, PACKAGE_FEATURES)
     resources.on_change(books.catalog.changed, *booked)
     resources.on_change(books.prices.changed, *PRICE_RESOURCES)
+    settings = foundation.settings
+    if settings.demo_catalog is not None and not settings.mongo_url:
+        store = CatalogStore(foundation.database)
+        await begin_with(resources, store, settings.demo_catalog)
     rpc.add(add_AuthServiceServicer_to_server, AuthServicer(auth, tokens), complete=True)
     catalog = CatalogServicer(resources, PopupStore(foundation.database), foundation.clock)
     rpc.add(add_CatalogServiceServicer_to_server, catalog, complete=True)

@@ -14,7 +14,9 @@ from server.rpc.listening import TRUSTED_NETWORK
 from server.rpc.logs import LEVELS
 
 PREFIX: Final = "ZAAZ_"
-CLIENT_SETTINGS: Final = frozenset({"ZAAZ_TARGET", "ZAAZ_API_KEY"})
+CLIENT_SETTINGS: Final = frozenset(
+    {"ZAAZ_TARGET", "ZAAZ_API_KEY", "ZAAZ_CA", "ZAAZ_CLIENT_CERT", "ZAAZ_CLIENT_KEY"}
+)
 """Read by the SDK and its command, so they may be set beside the server's."""
 GATEWAY_PREFIX: Final = "ZAAZ_REST_"
 GATEWAY_SETTINGS: Final = frozenset({"ZAAZ_GRPC_TARGET", "ZAAZ_GRPC_CA", "ZAAZ_GRPC_SERVER_NAME"})
@@ -48,6 +50,7 @@ class Settings:
     reflection: str = "auto"
     log_level: str = "INFO"
     expiry_notice_days: tuple[int, ...] = (7, 1)
+    demo_catalog: Path | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -202,6 +205,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
     "ZAAZ_REFLECTION": _one_of(*REFLECTION_MODES),
     "ZAAZ_LOG_LEVEL": _one_of(*LEVELS),
     "ZAAZ_EXPIRY_NOTICE_DAYS": _days,
+    "ZAAZ_DEMO_CATALOG": _file,
 }
 
 NAMES: Final = frozenset(_PARSERS)

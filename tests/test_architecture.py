@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "catalog": {"kernel", "mongo", "resources", "ledger"},
     "subscriptions": {"kernel", "mongo", "resources", "ledger"},
     "config": {"rpc"},
+    "demo": {"catalog", "kernel", "resources", "rpc"},
     "rest": {"config", "kernel", "rpc"},
 }
 """What a part of the server may import beside itself. ROOTS may import all."""

@@ -76,6 +76,7 @@ def test_everything_set(tmp_path: Path) -> None:
         "ZAAZ_REFLECTION": "on",
         "ZAAZ_LOG_LEVEL": "DEBUG",
         "ZAAZ_EXPIRY_NOTICE_DAYS": "1, 30",
+        "ZAAZ_DEMO_CATALOG": str(tmp_path / "cert.pem"),
     }
 
     settings = Settings.from_environment(environment)
@@ -96,6 +97,7 @@ def test_everything_set(tmp_path: Path) -> None:
         reflection="on",
         log_level="DEBUG",
         expiry_notice_days=(30, 1),
+        demo_catalog=tmp_path / "cert.pem",
     )
 
 
