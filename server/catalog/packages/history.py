@@ -4,6 +4,7 @@ A package's row has `newest_history`, {history_id, content_sha256}, beside what 
 what the present is compared with.
 """
 
+import asyncio
 from hashlib import sha256
 from typing import Any, Final
 
@@ -69,6 +70,8 @@ class Snapshots:
         plans = await parts_of(changes, PLANS, packages)
         rows, updates = [], []
         for package_id, package in packages.items():
+            # Hundreds of features each: others have their turn in between.
+            await asyncio.sleep(0)
             parts = {"features": features.get(package_id, []), "plans": plans.get(package_id, [])}
             content = {**_own(package), "package_id": package_id, **parts}
             newest, digest = package.get("newest_history"), _digest(content)
