@@ -157,6 +157,7 @@ async def test_a_coupon_that_is_not_there(shop: Shop) -> None:
         quoted = await shop.quote(snapshot, coupon_code=code.lower())
         assert reasons(quoted) == ["COUPON_NOT_FOUND"]
         assert dict(quoted.refusals[0].metadata) == {"code": code}
+        assert quoted.coupon_id == ""
         assert (quoted.discount_micros, quoted.amount_micros) == (0, TEN_USD)
 
 

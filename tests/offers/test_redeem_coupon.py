@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import grpc
@@ -12,7 +13,7 @@ from zaaz.catalog.v1 import coupon_pb2
 from server.kernel.clock import DAY_MS
 from tests.offers.shop import FIXED, PERCENTAGE, Shop, plan, price, redeem
 from tests.offers.uses import COUPON, assert_books_agree, redemptions
-from tests.races.callers import outcome, outcomes
+from tests.races.callers import outcome, outcomes, persist
 from tests.serving import new_key, new_user
 
 CALLERS = 200
@@ -173,7 +174,7 @@ async def test_one_that_is_changed_while_it_is_redeemed(shop: Shop) -> None:
 
     async def change() -> None:
         for worth in range(2, 8):
-            await shop.change_coupon(coupon, credits_micros=worth)
+            await persist(partial(shop.change_coupon, coupon, credits_micros=worth))
 
     async def use(user_id: str) -> list[Any]:
         return [await outcome(redeem(shop.offers, user_id, coupon.code)) for _ in range(15)]

@@ -62,7 +62,7 @@ class CouponUse:
     async def find(self, code: str) -> Coupon:
         """The live coupon of a code, in any case. COUPON_NOT_FOUND."""
         coupon = await self._store.find(code)
-        if coupon is None or not coupon.is_live:
+        if coupon is None:
             raise coupons.not_found(code.upper())
         return coupon
 

@@ -92,7 +92,7 @@ def _sale_refusals(
 def _coupon_refusals(
     purchase: Purchase, price: int | None, asked: CouponAsked | None, now_ms: int
 ) -> list[DomainError]:
-    if asked is None or not asked.coupon.is_live:
+    if asked is None:
         return [coupons.not_found(purchase.coupon_code.upper())]
     coupon, used = asked
     return [

@@ -58,8 +58,8 @@ class CouponStore:
         self._database = database
 
     async def find(self, code: str) -> Coupon | None:
-        """The coupon of a code, in any case, which may be inactive; None: none that is there."""
-        query = {"code": code.upper(), "is_deleted": False}
+        """The live coupon of a code, in any case; None: there is none, or it is switched off."""
+        query = {"code": code.upper(), "is_deleted": False, "is_active": True}
         with reachable():
             row = await self._database.collection(COUPONS).find_one(query)
         return None if row is None else coupon_from(row)
