@@ -343,7 +343,9 @@ class TestCertificates:
 
 
 @asynccontextmanager
-async def encrypted(mongo_url: str, database: str, folder: Path) -> AsyncIterator[str]:
+async def encrypted(
+    mongo_url: str, database: str, folder: Path, client_ca: Path | None = None
+) -> AsyncIterator[str]:
     """A server with TLS on `database`, and its target."""
     settings = Settings(
         grpc_address="127.0.0.1:0",
@@ -353,6 +355,7 @@ async def encrypted(mongo_url: str, database: str, folder: Path) -> AsyncIterato
         secret=SECRET,
         tls_cert=folder / "cert.pem",
         tls_key=folder / "key.pem",
+        tls_client_ca=client_ca,
     )
     async with running(settings, configure_logging("ERROR"), system_clock) as server:
         yield str(server.address)

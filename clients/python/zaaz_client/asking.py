@@ -23,7 +23,7 @@ from zaaz_client.command_line import (
     Interrupted,
     Unreachable,
     api_key,
-    new_client,
+    opened,
 )
 from zaaz_client.errors import (
     AccessRefused,
@@ -108,7 +108,7 @@ def ask_with(
     """As `ask`, with a key that was found already."""
 
     async def run() -> _T:
-        async with new_client(target, key) as client:
+        async with opened(target, key) as client:
             return await work(client)
 
     return finish(run(), target, scopes)

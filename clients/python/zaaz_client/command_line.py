@@ -1,6 +1,8 @@
 """What the commands of `zaaz` have in common: who is asked, with which key, and how they fail."""
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -10,11 +12,15 @@ from rich.text import Text
 
 from zaaz_client.channel import is_loopback
 from zaaz_client.client import ZaazClient
+from zaaz_client.tls import Tls
 
 DEFAULT_TARGET: Final = "127.0.0.1:50051"
 DEFAULT_DATA_DIR: Final = "var"
 KEY_FILE: Final = "admin.key"
 """Where a server that was started by `make run` keeps its key for local use."""
+
+TLS_VARIABLES: Final = ("ZAAZ_CA", "ZAAZ_CLIENT_CERT", "ZAAZ_CLIENT_KEY")
+"""Files: whom to trust, and who asks, where the server wants to know."""
 
 
 class Failure(click.ClickException):
@@ -59,9 +65,29 @@ def api_key(given: str | None, target: str) -> str:
     raise BadUsage(f"No API key: set ZAAZ_API_KEY. {hint}.")
 
 
-def new_client(target: str, key: str) -> ZaazClient:
-    """A client of the server there, not opened yet. BadUsage."""
+@asynccontextmanager
+async def opened(target: str, key: str) -> AsyncIterator[ZaazClient]:
+    """A client of the server there, with the certificates that the environment names. BadUsage."""
+    tls = _tls()
     try:
-        return ZaazClient(target, key)
+        client = ZaazClient(target, key, tls=tls)
     except ValueError as error:
         raise BadUsage(f"The API key cannot be one: {error}.") from error
+    try:
+        await client.__aenter__()
+    except (OSError, ValueError) as error:
+        raise BadUsage(f"{', '.join(TLS_VARIABLES)}: {error}.") from error
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def _tls() -> Tls | None:
+    roots, certificate, own_key = (os.environ.get(name) or None for name in TLS_VARIABLES)
+    if not (roots or certificate or own_key):
+        return None
+    try:
+        return Tls(roots=roots, certificate=certificate, key=own_key)
+    except ValueError as error:
+        raise BadUsage(f"{', '.join(TLS_VARIABLES[1:])}: {error}.") from error
