@@ -80,8 +80,8 @@ class Iterate(Protocol):
     @overload
     def __call__(
         self,
-        method: Callable[..., Awaitable[zaaz.catalog.v1.feature_popup_pb2.ListFeaturePopupPopupsResponse]],
-        request: zaaz.catalog.v1.feature_popup_pb2.ListFeaturePopupPopupsRequest,
+        method: Callable[..., Awaitable[zaaz.catalog.v1.feature_popup_pb2.ListFeaturePopupsResponse]],
+        request: zaaz.catalog.v1.feature_popup_pb2.ListFeaturePopupsRequest,
         *,
         limit: int | None = None,
         prefetch: bool = False,

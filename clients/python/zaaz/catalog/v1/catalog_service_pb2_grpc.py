@@ -135,10 +135,10 @@ class CatalogServiceStub:
                 request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__endpoint__pb2.GetFeatureEndpointHistoryRequest.SerializeToString,
                 response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__endpoint__pb2.GetFeatureEndpointHistoryResponse.FromString,
                 _registered_method=True)
-        self.ListFeaturePopupPopups = channel.unary_unary(
-                '/zaaz.catalog.v1.CatalogService/ListFeaturePopupPopups',
-                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupPopupsRequest.SerializeToString,
-                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupPopupsResponse.FromString,
+        self.ListFeaturePopups = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/ListFeaturePopups',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupsResponse.FromString,
                 _registered_method=True)
         self.GetFeaturePopup = channel.unary_unary(
                 '/zaaz.catalog.v1.CatalogService/GetFeaturePopup',
@@ -160,10 +160,10 @@ class CatalogServiceStub:
                 request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.DeleteFeaturePopupRequest.SerializeToString,
                 response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.DeleteFeaturePopupResponse.FromString,
                 _registered_method=True)
-        self.BatchDeleteFeaturePopupPopups = channel.unary_unary(
-                '/zaaz.catalog.v1.CatalogService/BatchDeleteFeaturePopupPopups',
-                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupPopupsRequest.SerializeToString,
-                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupPopupsResponse.FromString,
+        self.BatchDeleteFeaturePopups = channel.unary_unary(
+                '/zaaz.catalog.v1.CatalogService/BatchDeleteFeaturePopups',
+                request_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupsRequest.SerializeToString,
+                response_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupsResponse.FromString,
                 _registered_method=True)
         self.RestoreFeaturePopup = channel.unary_unary(
                 '/zaaz.catalog.v1.CatalogService/RestoreFeaturePopup',
@@ -570,7 +570,7 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListFeaturePopupPopups(self, request, context):
+    def ListFeaturePopups(self, request, context):
         """Lists feature popups.
         Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
         """
@@ -613,7 +613,7 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def BatchDeleteFeaturePopupPopups(self, request, context):
+    def BatchDeleteFeaturePopups(self, request, context):
         """Deletes up to 500 rows, all or none.
         Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
         CONTENTION.
@@ -1145,10 +1145,10 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__endpoint__pb2.GetFeatureEndpointHistoryRequest.FromString,
                     response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__endpoint__pb2.GetFeatureEndpointHistoryResponse.SerializeToString,
             ),
-            'ListFeaturePopupPopups': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListFeaturePopupPopups,
-                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupPopupsRequest.FromString,
-                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupPopupsResponse.SerializeToString,
+            'ListFeaturePopups': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFeaturePopups,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupsRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupsResponse.SerializeToString,
             ),
             'GetFeaturePopup': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFeaturePopup,
@@ -1170,10 +1170,10 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.DeleteFeaturePopupRequest.FromString,
                     response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.DeleteFeaturePopupResponse.SerializeToString,
             ),
-            'BatchDeleteFeaturePopupPopups': grpc.unary_unary_rpc_method_handler(
-                    servicer.BatchDeleteFeaturePopupPopups,
-                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupPopupsRequest.FromString,
-                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupPopupsResponse.SerializeToString,
+            'BatchDeleteFeaturePopups': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeleteFeaturePopups,
+                    request_deserializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupsRequest.FromString,
+                    response_serializer=zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupsResponse.SerializeToString,
             ),
             'RestoreFeaturePopup': grpc.unary_unary_rpc_method_handler(
                     servicer.RestoreFeaturePopup,
@@ -1914,7 +1914,7 @@ class CatalogService:
             _registered_method=True)
 
     @staticmethod
-    def ListFeaturePopupPopups(request,
+    def ListFeaturePopups(request,
             target,
             options=(),
             channel_credentials=None,
@@ -1927,9 +1927,9 @@ class CatalogService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/zaaz.catalog.v1.CatalogService/ListFeaturePopupPopups',
-            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupPopupsRequest.SerializeToString,
-            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupPopupsResponse.FromString,
+            '/zaaz.catalog.v1.CatalogService/ListFeaturePopups',
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupsRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.ListFeaturePopupsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -2049,7 +2049,7 @@ class CatalogService:
             _registered_method=True)
 
     @staticmethod
-    def BatchDeleteFeaturePopupPopups(request,
+    def BatchDeleteFeaturePopups(request,
             target,
             options=(),
             channel_credentials=None,
@@ -2062,9 +2062,9 @@ class CatalogService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/zaaz.catalog.v1.CatalogService/BatchDeleteFeaturePopupPopups',
-            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupPopupsRequest.SerializeToString,
-            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupPopupsResponse.FromString,
+            '/zaaz.catalog.v1.CatalogService/BatchDeleteFeaturePopups',
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupsRequest.SerializeToString,
+            zaaz_dot_catalog_dot_v1_dot_feature__popup__pb2.BatchDeleteFeaturePopupsResponse.FromString,
             options,
             channel_credentials,
             insecure,

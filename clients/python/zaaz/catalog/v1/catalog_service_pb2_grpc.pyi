@@ -129,7 +129,7 @@ class CatalogServiceStub:
     """
     GetFeatureEndpointHistory: _grpc.UnaryUnaryMultiCallable[_feature_endpoint_pb2.GetFeatureEndpointHistoryRequest, _feature_endpoint_pb2.GetFeatureEndpointHistoryResponse]
     """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
-    ListFeaturePopupPopups: _grpc.UnaryUnaryMultiCallable[_feature_popup_pb2.ListFeaturePopupPopupsRequest, _feature_popup_pb2.ListFeaturePopupPopupsResponse]
+    ListFeaturePopups: _grpc.UnaryUnaryMultiCallable[_feature_popup_pb2.ListFeaturePopupsRequest, _feature_popup_pb2.ListFeaturePopupsResponse]
     """Lists feature popups.
     Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
     """
@@ -152,7 +152,7 @@ class CatalogServiceStub:
     Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
     REQUEST_ID_REUSED, CONTENTION.
     """
-    BatchDeleteFeaturePopupPopups: _grpc.UnaryUnaryMultiCallable[_feature_popup_pb2.BatchDeleteFeaturePopupPopupsRequest, _feature_popup_pb2.BatchDeleteFeaturePopupPopupsResponse]
+    BatchDeleteFeaturePopups: _grpc.UnaryUnaryMultiCallable[_feature_popup_pb2.BatchDeleteFeaturePopupsRequest, _feature_popup_pb2.BatchDeleteFeaturePopupsResponse]
     """Deletes up to 500 rows, all or none.
     Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
     CONTENTION.
@@ -486,7 +486,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     GetFeatureEndpointHistory: _aio.UnaryUnaryMultiCallable[_feature_endpoint_pb2.GetFeatureEndpointHistoryRequest, _feature_endpoint_pb2.GetFeatureEndpointHistoryResponse]  # type: ignore[assignment]
     """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
-    ListFeaturePopupPopups: _aio.UnaryUnaryMultiCallable[_feature_popup_pb2.ListFeaturePopupPopupsRequest, _feature_popup_pb2.ListFeaturePopupPopupsResponse]  # type: ignore[assignment]
+    ListFeaturePopups: _aio.UnaryUnaryMultiCallable[_feature_popup_pb2.ListFeaturePopupsRequest, _feature_popup_pb2.ListFeaturePopupsResponse]  # type: ignore[assignment]
     """Lists feature popups.
     Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
     """
@@ -509,7 +509,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     Errors: RESOURCE_NOT_FOUND, ETAG_MISMATCH, STILL_REFERENCED,
     REQUEST_ID_REUSED, CONTENTION.
     """
-    BatchDeleteFeaturePopupPopups: _aio.UnaryUnaryMultiCallable[_feature_popup_pb2.BatchDeleteFeaturePopupPopupsRequest, _feature_popup_pb2.BatchDeleteFeaturePopupPopupsResponse]  # type: ignore[assignment]
+    BatchDeleteFeaturePopups: _aio.UnaryUnaryMultiCallable[_feature_popup_pb2.BatchDeleteFeaturePopupsRequest, _feature_popup_pb2.BatchDeleteFeaturePopupsResponse]  # type: ignore[assignment]
     """Deletes up to 500 rows, all or none.
     Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
     CONTENTION.
@@ -950,11 +950,11 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         """Errors: RESOURCE_NOT_FOUND, MALFORMED_ID."""
 
     @_abc_1.abstractmethod
-    def ListFeaturePopupPopups(
+    def ListFeaturePopups(
         self,
-        request: _feature_popup_pb2.ListFeaturePopupPopupsRequest,
+        request: _feature_popup_pb2.ListFeaturePopupsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_feature_popup_pb2.ListFeaturePopupPopupsResponse, _abc.Awaitable[_feature_popup_pb2.ListFeaturePopupPopupsResponse]]:
+    ) -> _typing.Union[_feature_popup_pb2.ListFeaturePopupsResponse, _abc.Awaitable[_feature_popup_pb2.ListFeaturePopupsResponse]]:
         """Lists feature popups.
         Errors: FILTER_INVALID, ORDER_BY_INVALID, EXPAND_INVALID, PAGE_TOKEN_INVALID.
         """
@@ -1003,11 +1003,11 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def BatchDeleteFeaturePopupPopups(
+    def BatchDeleteFeaturePopups(
         self,
-        request: _feature_popup_pb2.BatchDeleteFeaturePopupPopupsRequest,
+        request: _feature_popup_pb2.BatchDeleteFeaturePopupsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_feature_popup_pb2.BatchDeleteFeaturePopupPopupsResponse, _abc.Awaitable[_feature_popup_pb2.BatchDeleteFeaturePopupPopupsResponse]]:
+    ) -> _typing.Union[_feature_popup_pb2.BatchDeleteFeaturePopupsResponse, _abc.Awaitable[_feature_popup_pb2.BatchDeleteFeaturePopupsResponse]]:
         """Deletes up to 500 rows, all or none.
         Errors: RESOURCE_NOT_FOUND, STILL_REFERENCED, REQUEST_ID_REUSED,
         CONTENTION.

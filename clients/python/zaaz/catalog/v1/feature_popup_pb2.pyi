@@ -183,7 +183,7 @@ class FeaturePopup(_message.Message):
 Global___FeaturePopup: _TypeAlias = FeaturePopup  # noqa: Y015
 
 @_typing.final
-class ListFeaturePopupPopupsRequest(_message.Message):
+class ListFeaturePopupsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
@@ -231,10 +231,10 @@ class ListFeaturePopupPopupsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListFeaturePopupPopupsRequest: _TypeAlias = ListFeaturePopupPopupsRequest  # noqa: Y015
+Global___ListFeaturePopupsRequest: _TypeAlias = ListFeaturePopupsRequest  # noqa: Y015
 
 @_typing.final
-class ListFeaturePopupPopupsResponse(_message.Message):
+class ListFeaturePopupsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FEATURE_POPUPS_FIELD_NUMBER: _builtins.int
@@ -258,7 +258,7 @@ class ListFeaturePopupPopupsResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListFeaturePopupPopupsResponse: _TypeAlias = ListFeaturePopupPopupsResponse  # noqa: Y015
+Global___ListFeaturePopupsResponse: _TypeAlias = ListFeaturePopupsResponse  # noqa: Y015
 
 @_typing.final
 class GetFeaturePopupRequest(_message.Message):
@@ -457,7 +457,7 @@ class DeleteFeaturePopupResponse(_message.Message):
 Global___DeleteFeaturePopupResponse: _TypeAlias = DeleteFeaturePopupResponse  # noqa: Y015
 
 @_typing.final
-class BatchDeleteFeaturePopupPopupsRequest(_message.Message):
+class BatchDeleteFeaturePopupsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -482,10 +482,10 @@ class BatchDeleteFeaturePopupPopupsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___BatchDeleteFeaturePopupPopupsRequest: _TypeAlias = BatchDeleteFeaturePopupPopupsRequest  # noqa: Y015
+Global___BatchDeleteFeaturePopupsRequest: _TypeAlias = BatchDeleteFeaturePopupsRequest  # noqa: Y015
 
 @_typing.final
-class BatchDeleteFeaturePopupPopupsResponse(_message.Message):
+class BatchDeleteFeaturePopupsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FEATURE_POPUPS_FIELD_NUMBER: _builtins.int
@@ -504,7 +504,7 @@ class BatchDeleteFeaturePopupPopupsResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___BatchDeleteFeaturePopupPopupsResponse: _TypeAlias = BatchDeleteFeaturePopupPopupsResponse  # noqa: Y015
+Global___BatchDeleteFeaturePopupsResponse: _TypeAlias = BatchDeleteFeaturePopupsResponse  # noqa: Y015
 
 @_typing.final
 class RestoreFeaturePopupRequest(_message.Message):
