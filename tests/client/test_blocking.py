@@ -27,6 +27,7 @@ from zaaz_client import (
     WalletChanged,
     WalletNotFound,
     WalletSnapshot,
+    ZaazClient,
     iterate,
 )
 from zaaz_client.blocking import BlockingCreditProcess, BlockingZaazClient
@@ -75,6 +76,15 @@ async def test_calls_answer_and_raise_typed(served: Served) -> None:
 
     await in_a_thread(work)
     assert threads() == []
+
+
+def test_it_has_every_stub() -> None:
+    def stubs(kind: type) -> set[str]:
+        return {name for name, found in vars(kind).items() if isinstance(found, property)}
+
+    assert stubs(BlockingZaazClient) >= {
+        name for name in stubs(ZaazClient) if name not in {"channel", "_opened"}
+    }
 
 
 async def test_a_usage_stream(served: Served) -> None:

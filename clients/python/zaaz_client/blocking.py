@@ -16,6 +16,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 import grpc
 from zaaz.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from zaaz.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from zaaz.catalog.v1.offer_service_pb2_grpc import OfferServiceStub
 from zaaz.credits.v1.credits_process_service_pb2 import CostEstimate
 from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServiceStub
 from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceStub
@@ -23,6 +24,7 @@ from zaaz.credits.v1.feature_usage_log_pb2 import FeatureUsageEvent
 from zaaz.credits.v1.usage_service_pb2 import UsageEvent
 from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
 from zaaz.ledger.v1.hold_pb2 import Hold
+from zaaz.subscriptions.v1.subscription_service_pb2_grpc import SubscriptionServiceStub
 from zaaz.wallet.v1.statement_service_pb2_grpc import StatementServiceStub
 from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceStub
 
@@ -362,6 +364,16 @@ class BlockingZaazClient:
     def catalog(self) -> CatalogServiceStub:
         """CatalogService."""
         return self._stub(CatalogServiceStub)
+
+    @property
+    def offers(self) -> OfferServiceStub:
+        """OfferService: what is for sale."""
+        return self._stub(OfferServiceStub)
+
+    @property
+    def subscriptions(self) -> SubscriptionServiceStub:
+        """SubscriptionService."""
+        return self._stub(SubscriptionServiceStub)
 
     @property
     def _thread(self) -> LoopThread:
