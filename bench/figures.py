@@ -24,12 +24,12 @@ class Figure:
 
 _INSERTS = "usage events through the stream over bare insert_many of their documents"
 FIGURES = (
-    Figure("usage_40", f"{_INSERTS}, 40 wallets", 0.6, usage(40)),
-    Figure("usage_1000", f"{_INSERTS}, 1,000 wallets", 0.35, usage(1_000)),
-    Figure("usage_50000", f"{_INSERTS}, 50,000 wallets", 0.2, usage(50_000)),
+    Figure("usage_40", f"{_INSERTS}, 40 wallets", 0.8, usage(40)),
+    Figure("usage_1000", f"{_INSERTS}, 1,000 wallets", 0.5, usage(1_000)),
+    Figure("usage_50000", f"{_INSERTS}, 50,000 wallets", 0.3, usage(50_000)),
     Figure("growth", "usage events after 2,000,000 entries over after none", 0.75, growth.growth),
     Figure(
-        "consume_spread", "ConsumeCredits on 1,000 wallets over a bare echo", 0.4, consume.spread
+        "consume_spread", "ConsumeCredits on 1,000 wallets over a bare echo", 0.6, consume.spread
     ),
     Figure("consume_hot", "ConsumeCredits on one wallet over 1,000 wallets", 0.8, consume.hot),
     Figure("check_access", "CheckAccess for 1,000 wallets over a bare echo", 0.7, holds.check),
