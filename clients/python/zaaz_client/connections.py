@@ -13,18 +13,23 @@ _log = logging.getLogger("zaaz_client")
 
 
 class Connection:
-    """One channel of gRPC's, closed when it is retired and its last call has ended."""
+    """One channel of gRPC's, closed when it is retired and its last call has ended.
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    One that is never retired does without counting its calls.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, may_retire: bool) -> None:
         self.channel = channel
+        self._may_retire = may_retire
         self._calls = 0
         self._closing: asyncio.Task[None] | None = None
         self._is_retired = False
 
     def carry(self, call: grpc.aio.Call) -> None:
         """Count a call that has begun."""
-        self._calls += 1
-        call.add_done_callback(self._over)
+        if self._may_retire:
+            self._calls += 1
+            call.add_done_callback(self._over)
 
     def retire(self) -> None:
         """No more calls come."""
@@ -64,7 +69,7 @@ class Connections:
     ) -> None:
         self._open = open_
         self._tls = tls
-        self._newest = Connection(open_(None if tls is None else tls.load()))
+        self._newest = Connection(open_(None if tls is None else tls.load()), tls is not None)
         self._retired: list[Connection] = []
 
     def newest(self) -> Connection:
@@ -87,7 +92,7 @@ class Connections:
         if credentials is None:
             return
         _log.info("certificates have changed: new calls go over a new connection")
-        retired, self._newest = self._newest, Connection(self._open(credentials))
+        retired, self._newest = self._newest, Connection(self._open(credentials), True)
         self._retired = [one for one in self._retired if not one.is_closed]
         self._retired.append(retired)
         retired.retire()
