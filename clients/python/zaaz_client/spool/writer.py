@@ -17,6 +17,8 @@ from zaaz_client.usage_results import UsageCounters
 
 MANY_EVENTS: Final = 1_000
 """put_many waits for so many together."""
+BLOCKS: Final = 8
+"""No block is more than about this part of a spool."""
 
 _log = logging.getLogger("zaaz_client")
 
@@ -56,6 +58,8 @@ class SpoolWriter:
         self._counters = counters
         self._max_events = max_events
         self._max_bytes = max_bytes
+        # A block has to find room in a spool that is small, and next to others.
+        self._block_bytes = min(MAX_BLOCK_BYTES, settings.max_bytes // BLOCKS)
         self._on_deliverable = on_deliverable
         self._taken: deque[_Taken] = deque()
         self._bytes = 0
@@ -237,7 +241,7 @@ class SpoolWriter:
         for taken in self._taken:
             events.append(taken.event)
             size += len(taken.event)
-            if size >= MAX_BLOCK_BYTES:
+            if size >= self._block_bytes:
                 break
         return events
 
