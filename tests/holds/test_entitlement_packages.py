@@ -82,6 +82,11 @@ async def package_of(shop: Market, *features: str, **fields: Any) -> Sold:
     return sold
 
 
+async def package_of_another(shop: Market) -> Sold:
+    """A package that includes a feature of its own."""
+    return await package_of(shop, (await new_feature(shop.served)).id)
+
+
 class TestWithPackage:
     async def test_a_feature_that_it_includes(self, shop: Market, chat: Chat) -> None:
         holder, other = Holder(shop.served), await new_endpoint(shop.served)
@@ -129,6 +134,7 @@ class TestWithPackage:
             assert answer.allowed is not allowed
 
     async def test_one_that_was_switched_off_for_it(self, shop: Market, chat: Chat) -> None:
+        await package_of(shop, chat.top)
         sold = await shop.package()
         await include(shop.served, sold.package_id, chat.top, is_active=False)
         user_id = await subscriber(shop, sold)
@@ -150,6 +156,7 @@ class TestWithPackage:
         self, shop: Market, chat: Chat, mongo_client: MongoClient
     ) -> None:
         holder = Holder(shop.served)
+        await package_of(shop, chat.top)
         user_id = await shop.served.new_wallet(CREDIT)
         row = {"package_id": ObjectId(), "package_history_id": ObjectId()}
         await set_wallet(mongo_client, user_id, DATABASE, **row)
@@ -202,6 +209,7 @@ class TestAllAtOnce:
         feature = await new_feature(shop.served, is_active=False, max_word={"free": 10})
         endpoint = await new_endpoint(shop.served, 70, feature_id=feature.id, is_active=False)
         model = await new_model(shop.served, is_active=False)
+        await package_of(shop, feature.id)
         user_id = await shop.served.new_wallet()
         await shop.assign(user_id, await package_of(shop, usd_micros=0, credits_micros=0))
         past = datetime(2020, 1, 1, tzinfo=UTC)
@@ -269,7 +277,7 @@ class TestFreshness:
         user_id = await subscriber(shop, await package_of(shop, chat.top))
         asked = {"feature_endpoint": chat.endpoints[2].value}
         assert (await check(elsewhere, user_id, **asked)).allowed
-        await shop.assign(user_id, await package_of(shop))
+        await shop.assign(user_id, await package_of_another(shop))
         answer = await check(elsewhere, user_id, fresh=True, **asked)
         assert reasons(answer.denials) == [NOT_INCLUDED]
 
@@ -282,7 +290,7 @@ class TestRaces:
         user_id = await subscriber(shop, await package_of(shop, chat.top))
         asked = {"feature_endpoint": chat.endpoints[2].value, "ai_model": ""}
         assert (await elsewhere.authorize(user_id, **asked)).allowed
-        await shop.assign(user_id, await package_of(shop))
+        await shop.assign(user_id, await package_of_another(shop))
         answer = await elsewhere.authorize(user_id, **asked)
         assert reasons(answer.denials) == [NOT_INCLUDED]
         assert len((await shop.served.wallet(user_id)).holds) == 1
@@ -292,7 +300,7 @@ class TestRaces:
         self, shop: Market, elsewhere: Holder, chat: Chat
     ) -> None:
         """Every hold lies where its wallet had the package that has the feature."""
-        packages = [await package_of(shop, chat.top), await package_of(shop)]
+        packages = [await package_of(shop, chat.top), await package_of_another(shop)]
         user_id = await subscriber(shop, packages[0])
         await shop.served.grant(user_id, 1_000 * CREDIT)
         history_ids = [await shop.history_id(sold) for sold in packages]
