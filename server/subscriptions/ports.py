@@ -1,6 +1,7 @@
 """What subscriptions need of others."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from bson import ObjectId
 
@@ -32,7 +33,15 @@ class Coupons(Protocol):
     """The uses of coupons."""
 
     async def discount_rider(
-        self, code: str, user_id: str, package_id: ObjectId, now_ms: int
+        self,
+        code: str,
+        user_id: str,
+        package_id: ObjectId,
+        now_ms: int,
+        links: Mapping[str, Any] | None = None,
     ) -> tuple[ObjectId, Rider]:
-        """The coupon's id, and what counts its use beside a purchase; its refusals."""
+        """The coupon's id, and what counts its use beside a purchase; its refusals.
+
+        `links` is kept with the use.
+        """
         ...

@@ -86,13 +86,14 @@ class SubscriptionServicer:
                 terms = await self._sold.under(history_id, package_id, plan_id)
             else:
                 terms = await self._sold.present(package_id, plan_id)
-            coupon = None
-            if request.coupon_code:
-                coupon = await self._coupons.discount_rider(
-                    request.coupon_code, user_id, package_id, self._clock()
-                )
             payment = request.payment_transaction_id
             payment_id = parse_id("payment_transaction_id", payment) if payment else None
+            coupon = None
+            if request.coupon_code:
+                links = {**caller._asdict(), "payment_transaction_id": payment_id}
+                coupon = await self._coupons.discount_rider(
+                    request.coupon_code, user_id, package_id, self._clock(), links
+                )
             return await self._packages.sell(
                 caller, user_id, terms, asked, payment_id=payment_id, coupon=coupon
             )

@@ -7,9 +7,10 @@ from bson import ObjectId
 from pymongo import AsyncMongoClient, monitoring
 from zaaz.catalog.v1 import offer_service_pb2 as pb
 
-from server.catalog.offers.listing import Offers, present_offers
+from server.catalog.offers.listing import MAX_BYTES, Offers, present_offers
 from server.catalog.offers.store import OfferStore
 from server.mongo.database import Database
+from tests.ledger.calls import refused
 from tests.offers.shop import BDT, TEN_USD, USD, Document, Shop, feature, plan, price
 
 
@@ -178,3 +179,11 @@ def test_a_package_that_changes_while_it_is_looked_at() -> None:
     assert present.keys() == {first, new["_id"]}
     assert present[first] is known[first]
     assert names(filter(None, present.values())) == ["Known", "New"]
+
+
+async def test_more_than_a_client_takes_is_refused_by_its_reason(shop: Shop) -> None:
+    for _ in range(85):
+        await shop.put(price(plan()), content="x" * 50_000)
+    with refused("MESSAGE_TOO_LARGE") as refusal:
+        await shop.list()
+    assert refusal.metadata["limit_bytes"] == str(MAX_BYTES)

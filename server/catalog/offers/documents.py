@@ -5,11 +5,9 @@ from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
-from zaaz.catalog.v1.package_pb2 import PACKAGE_TYPE_SUBSCRIPTION
 
 from server.catalog.offers.model import Amounts, Coupon, SoldPlan
-from server.kernel.clock import DAY_MS
-from server.ledger.model import Terms
+from server.catalog.packages.sold import terms_of
 from server.resources.fields import millis
 
 Document = dict[str, Any]
@@ -48,21 +46,8 @@ def sold_plan(snapshot: Row, plan_id: ObjectId) -> SoldPlan | None:
     """What a snapshot sells under a plan; None: nothing."""
     for price in sold_plans(snapshot):
         if price["plan_id"] == plan_id:
-            return SoldPlan(_terms(snapshot, price), _amounts(price.get("price")))
+            return SoldPlan(terms_of(snapshot, price), _amounts(price.get("price")))
     return None
-
-
-def _terms(snapshot: Row, price: Row) -> Terms:
-    return Terms(
-        package_id=snapshot["package_id"],
-        plan_id=price["plan_id"],
-        package_plan_id=price["_id"],
-        package_history_id=snapshot["_id"],
-        credits_micros=price.get("credits_micros", 0),
-        duration_ms=price["plan"]["duration_days"] * DAY_MS,
-        is_paid=any(price.get("price", {}).values()),
-        is_subscription=snapshot.get("type") == PACKAGE_TYPE_SUBSCRIPTION,
-    )
 
 
 def _is_sold(row: Row) -> bool:

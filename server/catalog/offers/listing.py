@@ -9,6 +9,10 @@ from zaaz.catalog.v1 import offer_service_pb2 as pb
 from server.catalog.offers.documents import sold_plans
 from server.catalog.offers.model import Currency
 from server.catalog.offers.store import OfferStore
+from server.kernel.errors import DomainError, Reason
+
+MAX_BYTES: Final = 4 * 1024 * 1024 - 1_024
+"""Of all that is sold: clients take 4 MiB by default."""
 
 _PRICE: Final = {Currency.USD: "usd_micros", Currency.BDT: "bdt_micros"}
 
@@ -61,8 +65,18 @@ def present_offers(
 
 
 def _response(present: Mapping[ObjectId, pb.Offer | None]) -> pb.ListOffersResponse:
+    """MESSAGE_TOO_LARGE: a client would refuse it, and not know why."""
     offers = [made for made in present.values() if made is not None]
-    return pb.ListOffersResponse(offers=sorted(offers, key=lambda one: (one.sequence, one.name)))
+    response = pb.ListOffersResponse(
+        offers=sorted(offers, key=lambda one: (one.sequence, one.name))
+    )
+    if (size := response.ByteSize()) > MAX_BYTES:
+        raise DomainError(
+            Reason.MESSAGE_TOO_LARGE,
+            "what is sold does not fit one answer: shorten contents and descriptions",
+            {"size_bytes": size, "limit_bytes": MAX_BYTES},
+        )
+    return response
 
 
 def offer(snapshot: Row, currency: int) -> pb.Offer | None:

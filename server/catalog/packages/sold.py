@@ -51,7 +51,7 @@ class SoldPackages:
             raise DomainError(
                 Reason.INITIAL_PACKAGE_MISSING, "no active package with an active plan is initial"
             )
-        return _of(snapshot, price)
+        return terms_of(snapshot, price)
 
     async def _newest(self, query: Document) -> Document | None:
         """The snapshot that a package is sold under; None where there is no such package."""
@@ -86,14 +86,15 @@ def _terms(
             f"the package {package_id} is not sold for the plan {plan_id}",
             {"package_id": package_id, "plan_id": plan_id},
         )
-    return _of(snapshot, price)
+    return terms_of(snapshot, price)
 
 
 def _is_sold(price: Mapping[str, Any]) -> bool:
     return bool(price.get("is_active") and price["plan"].get("is_active"))
 
 
-def _of(snapshot: Mapping[str, Any], price: Mapping[str, Any]) -> Terms:
+def terms_of(snapshot: Mapping[str, Any], price: Mapping[str, Any]) -> Terms:
+    """What a snapshot gives by one of its plans."""
     return Terms(
         snapshot["package_id"],
         price["plan_id"],

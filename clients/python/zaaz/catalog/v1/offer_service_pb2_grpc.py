@@ -59,6 +59,7 @@ class OfferServiceServicer:
     def ListOffers(self, request, context):
         """All that is sold now: active packages with the active of their features
         and plans, sorted by sequence.
+        Errors: MESSAGE_TOO_LARGE when it is more than 4 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

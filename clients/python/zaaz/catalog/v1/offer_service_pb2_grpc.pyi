@@ -36,6 +36,7 @@ class OfferServiceStub:
     ListOffers: _grpc.UnaryUnaryMultiCallable[_offer_service_pb2.ListOffersRequest, _offer_service_pb2.ListOffersResponse]
     """All that is sold now: active packages with the active of their features
     and plans, sorted by sequence.
+    Errors: MESSAGE_TOO_LARGE when it is more than 4 MiB.
     """
     QuotePurchase: _grpc.UnaryUnaryMultiCallable[_offer_service_pb2.QuotePurchaseRequest, _offer_service_pb2.QuotePurchaseResponse]
     """What a purchase would cost and give now, and every reason against it or
@@ -58,6 +59,7 @@ class OfferServiceAsyncStub(OfferServiceStub):
     ListOffers: _aio.UnaryUnaryMultiCallable[_offer_service_pb2.ListOffersRequest, _offer_service_pb2.ListOffersResponse]  # type: ignore[assignment]
     """All that is sold now: active packages with the active of their features
     and plans, sorted by sequence.
+    Errors: MESSAGE_TOO_LARGE when it is more than 4 MiB.
     """
     QuotePurchase: _aio.UnaryUnaryMultiCallable[_offer_service_pb2.QuotePurchaseRequest, _offer_service_pb2.QuotePurchaseResponse]  # type: ignore[assignment]
     """What a purchase would cost and give now, and every reason against it or
@@ -83,6 +85,7 @@ class OfferServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_offer_service_pb2.ListOffersResponse, _abc.Awaitable[_offer_service_pb2.ListOffersResponse]]:
         """All that is sold now: active packages with the active of their features
         and plans, sorted by sequence.
+        Errors: MESSAGE_TOO_LARGE when it is more than 4 MiB.
         """
 
     @_abc_1.abstractmethod
