@@ -53,5 +53,5 @@ class _Stream(WatchedStream, AsyncStream[Any]):
 
 
 def _reader_of(options: Any, stream: bool) -> Reader | None:
-    is_message = options.method.lower() == "post" and options.url.partition("?")[0] == _MESSAGES
+    is_message = options.method.lower() == "post" and options.url == _MESSAGES
     return MessagesReader() if is_message else None
