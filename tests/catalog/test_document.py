@@ -29,6 +29,7 @@ from tests.catalog.documents import (
     fields,
     included,
     package,
+    plan,
     popup,
     price,
     refusal,
@@ -290,6 +291,43 @@ class TestInitial:
             for row in item.plans:
                 row.package_plan.is_initial = False
         assert not (await apply(empty, document)).differences
+
+    async def test_unsaid_it_is_the_first(self, empty: Served) -> None:
+        document = pb.CatalogDocument(
+            plans=[plan("m"), plan("y")],
+            packages=[package("a", [price("y"), price("m")]), package("b")],
+        )
+        answer = await apply(empty, document)
+        assert [
+            one.name
+            for one in answer.differences
+            if any(field.field == "is_initial" for field in one.fields)
+        ] == ["a", "a/y"]
+        assert not (await apply(empty, document)).differences
+
+    async def test_unsaid_the_next_one_takes_it(self, empty: Served) -> None:
+        await apply(empty, shop())
+        document = shop()
+        del document.packages[1].plans[0]
+        answer = await apply(empty, document)
+        assert fields(answer, "pro/yearly") == {"is_initial": ("false", "true")}
+        document = shop()
+        del document.packages[0]
+        assert fields(await apply(empty, document, prune=True), "pro") == {
+            "is_initial": ("false", "true")
+        }
+        assert not (await apply(empty, document, prune=True)).differences
+
+    async def test_one_that_comes_back_takes_it_again(self, empty: Served) -> None:
+        await apply(empty, shop())
+        document = shop()
+        del document.packages[0], document.packages[0].plans[0]
+        await apply(empty, document, prune=True)
+        answer = await apply(empty, shop())
+        assert fields(answer, "pro") == {"is_initial": ("true", "false")}
+        assert not (await apply(empty, shop())).differences
+        found = await packages(empty)
+        assert [found["free"].is_initial, found["pro"].is_initial] == [True, False]
 
     async def test_two_are_refused(self, empty: Served) -> None:
         document = shop()

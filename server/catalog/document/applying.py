@@ -1,39 +1,43 @@
 """Carries a plan out, row by row, through the one way in which rows are written."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from itertools import groupby
+from typing import Any, Final
 
 from bson import ObjectId
-from zaaz.catalog.v1.catalog_document_pb2 import CATALOG_ACTION_DELETE
+from zaaz.catalog.v1.catalog_document_pb2 import (
+    CATALOG_ACTION_DELETE,
+    CATALOG_ACTION_RESTORE,
+)
 
 from server.catalog.document.existing import Existing
-from server.catalog.document.kinds import FEATURE, Kind, set_links
+from server.catalog.document.kinds import INITIAL, WITH_INITIAL, Kind, set_links
 from server.catalog.document.planning import Step
 from server.catalog.document.reading import Entry
 from server.kernel.errors import DomainError, FieldViolation
 from server.resources.changes import Changes
+from server.resources.model import Document
+
+MAX_NAMED: Final = 10
+"""Rows that a refusal names."""
 
 
-async def apply_steps(changes: Changes, steps: Iterable[Step], existing: Existing) -> None:
+async def apply_steps(changes: Changes, steps: Sequence[Step], existing: Existing) -> None:
     """Refusals of rows name the path in the document."""
     ids = {
         (collection, name): row["_id"]
         for collection, rows in existing.live.items()
         for name, row in rows.items()
     }
-    features: list[ObjectId] = []
     for step in steps:
         if step.entry is not None:
             with _naming(step.entry):
                 ids[step.kind.collection, step.name] = await _write(changes, step, step.entry, ids)
-        elif step.action == CATALOG_ACTION_DELETE and step.kind is FEATURE:
-            features.append(_stored(step))
-        elif step.action == CATALOG_ACTION_DELETE:
-            await _delete(changes, step.kind, [_stored(step)], step.name)
-    if features:
-        # At once: a feature and those below it may only go together.
-        await _delete(changes, FEATURE, features, "some of them")
+    deleted = [step for step in steps if step.action == CATALOG_ACTION_DELETE]
+    # Together, as a feature and those below it have to go; who is initial goes after the others.
+    for (kind, _), together in groupby(deleted, lambda step: (step.kind, _is_initial(step.row))):
+        await _delete(changes, kind, list(together))
 
 
 async def _write(
@@ -46,28 +50,36 @@ async def _write(
     if step.row is None:
         row = await changes.create(kind.resource, kind.codec.encode(message))
         return ObjectId(row["_id"])
-    # Read again: a step before may have changed it, as by becoming initial in its place.
-    (old,) = await changes.get(kind.resource, [step.row["_id"]])
+    old = await _present(changes, kind, step.row)
     target: Any = kind.codec.decode(old)
     for name in (*kind.settable, *(link.field for link in kind.links), "deleted_time"):
         target.ClearField(name)
     target.is_deleted = False
     target.MergeFrom(message)
-    await changes.update(kind.resource, old, kind.codec.replaced(old, target))
-    return ObjectId(old["_id"])
+    row = await changes.update(kind.resource, old, kind.codec.replaced(old, target))
+    if step.action == CATALOG_ACTION_RESTORE and _is_initial(new := kind.codec.encode(message)):
+        # What comes back is not initial where another one is, until it is made so.
+        row = await changes.update(kind.resource, row, {**row, INITIAL: new[INITIAL]})
+    return ObjectId(row["_id"])
 
 
-async def _delete(changes: Changes, kind: Kind, ids: Sequence[ObjectId], name: str) -> None:
+async def _delete(changes: Changes, kind: Kind, steps: Sequence[Step]) -> None:
+    rows = [await _present(changes, kind, step.row) for step in steps if step.row is not None]
     try:
-        await changes.delete(kind.resource, await changes.get(kind.resource, ids))
+        await changes.delete(kind.resource, rows)
     except DomainError as error:
-        text = f"{kind.collection} that the document leaves out ({name}): {error.message}"
+        names = ", ".join(step.name for step in steps[:MAX_NAMED])
+        text = f"{kind.collection} that the document leaves out ({names}): {error.message}"
         raise DomainError(error.reason, text, error.metadata) from error
 
 
-def _stored(step: Step) -> ObjectId:
-    assert step.row is not None
-    return ObjectId(step.row["_id"])
+async def _present(changes: Changes, kind: Kind, row: Document) -> Document:
+    """The row as it is by now: a step before may have had it give way as the initial one."""
+    return (await changes.get(kind.resource, [row["_id"]]))[0] if kind in WITH_INITIAL else row
+
+
+def _is_initial(row: Document | None) -> bool:
+    return row is not None and bool(row.get(INITIAL))
 
 
 @contextmanager

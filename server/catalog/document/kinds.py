@@ -138,6 +138,11 @@ KINDS: Final = (
 )
 """In the order in which their rows are made: what is linked comes before what links it."""
 
+INITIAL: Final = "is_initial"
+
+WITH_INITIAL: Final = (PACKAGE, PACKAGE_PLAN)
+"""Kinds of which one is initial: of all, or of a package's."""
+
 LISTS: Final = (
     (FEATURE, "features"),
     (FEATURE_ENDPOINT, "feature_endpoints"),

@@ -1,7 +1,7 @@
 """What has to be done so that the catalog is like a document. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Final, NamedTuple
 
@@ -20,11 +20,13 @@ from server.catalog.document.kinds import (
     FEATURE,
     FEATURE_ENDPOINT,
     FEATURE_POPUP,
+    INITIAL,
     KINDS,
     PACKAGE,
     PACKAGE_FEATURE,
     PACKAGE_PLAN,
     PLAN,
+    WITH_INITIAL,
     Kind,
 )
 from server.catalog.document.reading import Entry
@@ -44,14 +46,15 @@ _DELETED_IN_ORDER: Final = (
 )
 """What links comes before what is linked."""
 
-_INITIAL: Final = "is_initial"
+
+_ALL_PACKAGES: Final = ""
 
 
 class Step(NamedTuple):
-    """A row to be changed. `entry` is what the document says of it; None: it leaves it out.
+    """A row to be changed. `row` is what is stored; None: nothing.
 
-    `row` is what is stored; None: nothing. A step with `by_itself` is told, and comes with
-    another one.
+    `entry` is what the document says of it; None: it leaves it out, and deletes it, or has it
+    give way to another one that is to be initial.
     """
 
     action: "CatalogAction.ValueType"
@@ -60,7 +63,6 @@ class Step(NamedTuple):
     entry: Entry | None
     row: Document | None
     fields: list[FieldDifference]
-    by_itself: bool = False
 
 
 class Plan(NamedTuple):
@@ -76,7 +78,7 @@ def make_plan(entries: Sequence[Entry], existing: Existing, *, whole: bool) -> P
     REFERENCE_NOT_FOUND, CYCLE and FIELD_INVALID name the path in the document.
     """
     _check_links(entries, existing, whole=whole)
-    ordered = _in_order(_with_initial(entries, existing), existing)
+    ordered = _in_order(_with_initial(entries, existing, whole=whole), existing)
     made = [step for entry in ordered for step in _step(entry, existing)]
     replaced = () if whole else _replaced(ordered, existing)
     deleted = _deletions(ordered, existing, whole=whole)
@@ -102,39 +104,40 @@ def _check_links(entries: Sequence[Entry], existing: Existing, *, whole: bool) -
 # One of all is initial
 
 
-def _with_initial(entries: Sequence[Entry], existing: Existing) -> list[Entry]:
-    """The entries with what they leave unsaid: who is initial stays so unless another one is to be.
+def _with_initial(entries: Sequence[Entry], existing: Existing, *, whole: bool) -> list[Entry]:
+    """The entries with one initial one, of packages and of each package's plans.
 
-    FIELD_INVALID when two are to be.
+    Unsaid, it is the one that is so already, or else the first. FIELD_INVALID when two are to be.
     """
-    claimed: dict[str, str] = {}
-    for entry in entries:
-        if _group(entry) is not None and entry.message.is_initial:
-            first = claimed.setdefault(_group(entry) or "", entry.name)
-            if first != entry.name:
-                path = entry.kind.path(entry.path, _INITIAL)
-                raise field_invalid(path, f"{first} is to be the initial one already")
-    return [
-        _initial(entry) if _stays_initial(entry, claimed, existing) else entry for entry in entries
-    ]
+    chosen: dict[str, str] = {}
+    groups = [(group, entry) for entry in entries if (group := _group(entry)) is not None]
+    for group, entry in groups:
+        if entry.message.is_initial and chosen.setdefault(group, entry.name) != entry.name:
+            path = entry.kind.path(entry.path, INITIAL)
+            raise field_invalid(path, f"{chosen[group]} is to be the initial one already")
+    for group, entry in groups:
+        row = existing.live[entry.kind.collection].get(entry.name, {})
+        if row.get(INITIAL):
+            chosen.setdefault(group, entry.name)
+    if not whole and any(row.get(INITIAL) for row in existing.live[PACKAGE.collection].values()):
+        # One that the document leaves out stays it.
+        chosen.setdefault(_ALL_PACKAGES, "")
+    for group, entry in groups:
+        chosen.setdefault(group, entry.name)
+    return [_initial(entry, chosen) for entry in entries]
 
 
 def _group(entry: Entry) -> str | None:
     """What one of which is initial: all packages, a package's plans; None for other rows."""
     if entry.kind is PACKAGE:
-        return ""
+        return _ALL_PACKAGES
     return f"/{entry.linked['package'][0]}" if entry.kind is PACKAGE_PLAN else None
 
 
-def _stays_initial(entry: Entry, claimed: dict[str, str], existing: Existing) -> bool:
+def _initial(entry: Entry, chosen: Mapping[str, str]) -> Entry:
     group = _group(entry)
-    if group is None or group in claimed:
-        return False
-    row = existing.live[entry.kind.collection].get(entry.name)
-    return row is not None and bool(row.get(_INITIAL))
-
-
-def _initial(entry: Entry) -> Entry:
+    if group is None or chosen[group] != entry.name:
+        return entry
     message = entry.kind.said(entry.message)
     message.is_initial = True
     return entry._replace(message=message)
@@ -147,10 +150,10 @@ def _replaced(entries: Sequence[Entry], existing: Existing) -> Iterator[Step]:
         return
     said = {entry.name for entry in packages}
     for name, row in existing.live[PACKAGE.collection].items():
-        if name not in said and row.get(_INITIAL):
-            before = {_INITIAL: "true"}
-            fields = differences(before, {_INITIAL: "false"})
-            yield Step(CATALOG_ACTION_UPDATE, PACKAGE, name, None, row, fields, by_itself=True)
+        if name not in said and row.get(INITIAL):
+            before = {INITIAL: "true"}
+            fields = differences(before, {INITIAL: "false"})
+            yield Step(CATALOG_ACTION_UPDATE, PACKAGE, name, None, row, fields)
 
 
 # In which order
@@ -164,7 +167,7 @@ def _in_order(entries: Sequence[Entry], existing: Existing) -> list[Entry]:
     for entry in entries:
         by_kind[entry.kind.collection].append(entry)
     by_kind[FEATURE.collection] = _parents_first(by_kind[FEATURE.collection], existing)
-    for kind in (PACKAGE, PACKAGE_PLAN):
+    for kind in WITH_INITIAL:
         by_kind[kind.collection].sort(key=lambda entry: not entry.message.is_initial)
     return [entry for kind in KINDS for entry in by_kind[kind.collection]]
 
@@ -225,6 +228,6 @@ def _deletions(entries: Sequence[Entry], existing: Existing, *, whole: bool) -> 
             and (whole or existing.names[row["package_id"]] in packages)
         ]
         # The last of all may go, and whoever is initial is to be the last.
-        left_out.sort(key=lambda one: (one[1].get(_INITIAL, False), one[0]))
+        left_out.sort(key=lambda one: (one[1].get(INITIAL, False), one[0]))
         steps += [Step(CATALOG_ACTION_DELETE, kind, name, None, row, []) for name, row in left_out]
     return steps
