@@ -197,9 +197,14 @@ class TestWithoutPackage:
         assert await chat.allowed(holder, user_id) == [False, False, False]
 
     async def test_a_product_that_sells_credits_alone(self, shop: Market, chat: Chat) -> None:
-        await package_of(shop, kind=CREDITS)
+        sold = await package_of(shop, kind=CREDITS)
         user_id = await shop.served.new_wallet(CREDIT)
         assert await chat.allowed(Holder(shop.served), user_id) == [True, True, True]
+        # Whoever buys them may not do less than before.
+        await shop.assign(user_id, sold)
+        assert await chat.allowed(Holder(shop.served), user_id) == [True, True, True]
+        await package_of(shop, chat.middle)
+        assert await chat.allowed(Holder(shop.served), user_id) == [True, False, False]
 
 
 class TestAllAtOnce:
