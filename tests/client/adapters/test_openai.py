@@ -1,34 +1,27 @@
 """OpenAI's own client against a vendor on this machine, billed by a real server."""
 
 import asyncio
-import gc
-import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI, AsyncStream
-from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel
-from zaaz_client.adapters import UnknownUsage, UsageFigures, count_with
+from zaaz_client.adapters import UsageFigures
 from zaaz_client.adapters.openai import metered
 
 from tests.client.adapters import wire
 from tests.client.adapters.conftest import Account
+from tests.client.adapters.openai_calls import (
+    ASKED,
+    FULL,
+    estimate,
+    texts,
+)
 from tests.client.adapters.vendor import DONE, Events, Vendor
 from tests.ledger.calls import soon
 from tests.serving import MODEL
-
-ASKED: Any = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "What is it?"}]}
-FULL = UsageFigures(input_tokens=1_000, output_tokens=500)
-CUT = r"peer closed|Connection error"
-"""What openai 2 and openai 3 say of a cut connection."""
-ESTIMATE = UsageFigures(input_tokens=3, output_tokens=2)
-
-
-class BrokeError(Exception):
-    """The reader has had enough."""
 
 
 class Answer(BaseModel):
@@ -39,28 +32,6 @@ class Answer(BaseModel):
 async def client(vendor: Vendor) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=f"{vendor.url}/v1", api_key="sk-none") as client:
         yield client
-
-
-def words(text: str) -> int:
-    return len(text.split())
-
-
-def estimate(unknown: UnknownUsage) -> UsageFigures:
-    """Of the question's words and the answer's pieces that have come."""
-    assert (unknown.ai_model, unknown.known) == (MODEL, UsageFigures())
-    asked = unknown.request["messages"][0]["content"]
-    return UsageFigures(input_tokens=words(asked), output_tokens=len(unknown.text) // 2)
-
-
-async def read_into(
-    chunks: list[ChatCompletionChunk], stream: AsyncStream[ChatCompletionChunk]
-) -> None:
-    async for chunk in stream:
-        chunks.append(chunk)
-
-
-def texts(chunks: list[ChatCompletionChunk]) -> list[str]:
-    return [chunk.choices[0].delta.content or "" for chunk in chunks]
 
 
 class TestWhole:
@@ -322,205 +293,3 @@ class TestStreamed:
         async with metered(client, account.billing()) as llm:
             await soon(asyncio.gather(*(one(llm) for _ in range(20))))
         assert await account.bills() == [(MODEL, FULL)] * 20
-
-
-class TestBrokenOff:
-    """Three pieces have come: nothing, "For" and "ty"."""
-
-    @pytest.fixture
-    async def stream(
-        self, client: AsyncOpenAI, vendor: Vendor, account: Account
-    ) -> AsyncIterator[AsyncStream[ChatCompletionChunk]]:
-        """In a block of its own, at its third event."""
-        vendor.answers(wire.hanging(wire.chat_frames("chatcmpl-1")[:3]))
-        async with metered(client, account.billing(), on_unknown_usage=estimate) as llm:
-            yield await llm.chat.completions.create(**ASKED, stream=True)
-
-    async def seen(self, vendor: Vendor) -> None:
-        """The vendor has seen its reader go."""
-
-        async def look() -> None:
-            while not vendor.left:  # noqa: ASYNC110 - the vendor is what is looked at
-                await asyncio.sleep(0.01)
-
-        await soon(look())
-
-    async def test_by_its_reader(
-        self, stream: AsyncStream[ChatCompletionChunk], vendor: Vendor, account: Account
-    ) -> None:
-        for _ in range(3):
-            await anext(stream)
-        await stream.close()
-        await self.seen(vendor)
-        assert await account.bills() == [(MODEL, ESTIMATE)]
-        await stream.close()
-        assert await account.bills() == [(MODEL, ESTIMATE)]
-
-    async def test_by_an_exception(
-        self, stream: AsyncStream[ChatCompletionChunk], vendor: Vendor, account: Account
-    ) -> None:
-        async def read() -> None:
-            async with stream:
-                for _ in range(3):
-                    await anext(stream)
-                raise BrokeError
-
-        with pytest.raises(BrokeError):
-            await read()
-        await self.seen(vendor)
-        assert await account.bills() == [(MODEL, ESTIMATE)]
-
-    async def test_by_a_cancellation(
-        self, stream: AsyncStream[ChatCompletionChunk], vendor: Vendor, account: Account
-    ) -> None:
-        third = asyncio.Event()
-
-        async def read() -> None:
-            async for chunk in stream:
-                if chunk.choices[0].delta.content == "ty":
-                    third.set()
-
-        task = asyncio.create_task(read())
-        await soon(third.wait())
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await soon(task)
-        await self.seen(vendor)
-        assert await account.bills() == [(MODEL, ESTIMATE)]
-
-    async def test_by_being_dropped(
-        self, client: AsyncOpenAI, vendor: Vendor, account: Account
-    ) -> None:
-        async def read(llm: AsyncOpenAI) -> None:
-            stream = await llm.chat.completions.create(**ASKED, stream=True)
-            async for chunk in stream:
-                if chunk.choices[0].delta.content == "ty":
-                    break
-
-        vendor.answers(wire.hanging(wire.chat_frames("chatcmpl-1")[:3]))
-        async with metered(client, account.billing(), on_unknown_usage=estimate) as llm:
-            await read(llm)
-            gc.collect()
-            await self.seen(vendor)
-            assert await account.bills() == [(MODEL, ESTIMATE)]
-
-    async def test_what_a_server_tells_on_its_way_is_known(
-        self, client: AsyncOpenAI, vendor: Vendor, account: Account
-    ) -> None:
-        asked: list[UnknownUsage] = []
-
-        def so_far(unknown: UnknownUsage) -> None:
-            asked.append(unknown)
-
-        vendor.answers(
-            wire.hanging(
-                [
-                    wire.chat_chunk(
-                        "chatcmpl-1",
-                        choices=wire.choice({"content": "."}),
-                        usage=wire.chat_usage(9, number),
-                    )
-                    for number in (1, 2)
-                ]
-            )
-        )
-        async with metered(client, account.billing(), on_unknown_usage=so_far) as llm:
-            stream = await llm.chat.completions.create(**ASKED, stream=True)
-            assert texts([await anext(stream), await anext(stream)]) == [".", "."]
-        figures = UsageFigures(input_tokens=9, output_tokens=2)
-        assert [unknown.known for unknown in asked] == [figures]
-        assert await account.bills() == [(MODEL, figures)]
-
-    async def test_by_the_end_of_the_block(
-        self, client: AsyncOpenAI, vendor: Vendor, account: Account
-    ) -> None:
-        vendor.answers(wire.hanging(wire.chat_frames("chatcmpl-1")[:3]))
-        async with metered(client, account.billing(), on_unknown_usage=estimate) as llm:
-            stream = await llm.chat.completions.create(**ASKED, stream=True)
-            for _ in range(3):
-                await anext(stream)
-        await self.seen(vendor)
-        assert await account.bills() == [(MODEL, ESTIMATE)]
-
-    async def test_by_the_network(
-        self, client: AsyncOpenAI, vendor: Vendor, account: Account
-    ) -> None:
-        vendor.answers(wire.cut(wire.chat_frames("chatcmpl-1")[:3]))
-        chunks: list[ChatCompletionChunk] = []
-        async with metered(client, account.billing(), on_unknown_usage=estimate) as llm:
-            stream = await llm.chat.completions.create(**ASKED, stream=True)
-            with pytest.raises(Exception, match=CUT):
-                await read_into(chunks, stream)
-        assert texts(chunks) == ["", "For", "ty"]
-        assert await account.bills() == [(MODEL, ESTIMATE)]
-
-    async def test_by_the_network_before_the_usage(
-        self, client: AsyncOpenAI, vendor: Vendor, account: Account
-    ) -> None:
-        """The last chunk waits for the usage, which does not come: it is told all the same."""
-        vendor.answers(wire.cut(wire.chat_frames("chatcmpl-1")[:-2]))
-        chunks: list[ChatCompletionChunk] = []
-        async with metered(client, account.billing(), on_unknown_usage=estimate) as llm:
-            stream = await llm.chat.completions.create(**ASKED, stream=True)
-            with pytest.raises(Exception, match=CUT):
-                await read_into(chunks, stream)
-        assert chunks[-1].choices[0].finish_reason == "stop"
-        figures = UsageFigures(input_tokens=3, output_tokens=5)
-        assert await account.bills() == [(MODEL, figures)]
-
-    async def test_before_anything_has_come_costs_nothing(
-        self, client: AsyncOpenAI, vendor: Vendor, account: Account
-    ) -> None:
-        vendor.answers(wire.cut([": ready\n\n"]))
-        async with metered(client, account.billing(), on_unknown_usage=estimate) as llm:
-            stream = await llm.chat.completions.create(**ASKED, stream=True)
-            with pytest.raises(Exception, match=CUT):
-                await anext(stream)
-        assert await account.bills() == []
-
-    async def test_without_an_estimate_a_warning_is_logged(
-        self,
-        client: AsyncOpenAI,
-        vendor: Vendor,
-        account: Account,
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        vendor.answers(wire.hanging(wire.chat_frames("chatcmpl-1")[:3]))
-        with caplog.at_level(logging.WARNING, "zaaz_client"):
-            async with metered(client, account.billing()) as llm:
-                stream = await llm.chat.completions.create(**ASKED, stream=True)
-                await anext(stream)
-        assert await account.bills() == []
-        (message,) = caplog.messages
-        assert message.startswith("not billed")
-        assert "chatcmpl-1" in message
-
-    async def test_an_estimate_that_fails_does_not_hide_the_end(
-        self,
-        client: AsyncOpenAI,
-        vendor: Vendor,
-        account: Account,
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        def fails(_: UnknownUsage) -> UsageFigures:
-            raise BrokeError
-
-        vendor.answers(wire.cut(wire.chat_frames("chatcmpl-1")[:3]))
-        async with metered(client, account.billing(), on_unknown_usage=fails) as llm:
-            stream = await llm.chat.completions.create(**ASKED, stream=True)
-            with pytest.raises(Exception, match=CUT):
-                [chunk async for chunk in stream]
-        assert await account.bills() == []
-        assert "on_unknown_usage failed" in caplog.text
-
-    async def test_an_estimate_by_a_tokenizer(
-        self, client: AsyncOpenAI, vendor: Vendor, account: Account
-    ) -> None:
-        vendor.answers(wire.hanging(wire.tool_frames("chatcmpl-1")[:3]))
-        counted = count_with(words)
-        async with metered(client, account.billing(), on_unknown_usage=counted) as llm:
-            stream = await llm.chat.completions.create(**ASKED, stream=True)
-            for _ in range(3):
-                await anext(stream)
-        # "user", "What is it?"; 'add{"a": 40, "b": 2}'
-        assert await account.bills() == [(MODEL, UsageFigures(input_tokens=4, output_tokens=4))]

@@ -14,7 +14,7 @@ from zaaz_client.adapters.openai import metered
 
 from tests.client.adapters import wire
 from tests.client.adapters.conftest import bills
-from tests.client.adapters.test_openai import ASKED, FULL
+from tests.client.adapters.openai_calls import ASKED, FULL
 from tests.client.adapters.vendor import Events, Vendor
 from tests.client.processes import BrokeError, process
 from tests.ledger.calls import soon
