@@ -21,7 +21,9 @@ from zaaz.catalog.v1.package_pb2 import (
     Package,
     UpdatePackageRequest,
 )
+from zaaz.catalog.v1.plan_pb2 import CreatePlanRequest, Plan
 
+from server.catalog.packages.parts import MAX_FEATURES
 from tests.catalog.documents import (
     apply,
     export,
@@ -152,6 +154,14 @@ class TestApply:
                 ["document.features[16].feature.parent_id"],
             )
 
+    async def test_a_dry_run_is_refused_at_its_very_end_too(self, empty: Served) -> None:
+        names = [f"f{i}" for i in range(MAX_FEATURES + 1)]
+        document = pb.CatalogDocument(
+            features=[feature(name) for name in names], packages=[package("p", features=names)]
+        )
+        with refused("FIELD_INVALID"):
+            await apply(empty, document, dry_run=True)
+
     async def test_the_same_request_is_done_once(self, empty: Served) -> None:
         request_id = new_key()
         first = await apply(empty, shop(), request_id=request_id)
@@ -209,6 +219,17 @@ class TestDeleted:
         rows = sorted(found.feature_endpoint_histories, key=lambda row: row.id)
         assert [row.is_deleted for row in rows] == [False, True, False]
         assert rows[-1].credits_micros == 500_000
+
+    async def test_what_linked_a_namesake_stays_deleted(self, empty: Served) -> None:
+        await apply(empty, shop())
+        document = shop()
+        del document.packages[1].plans[1:], document.plans[1:]
+        await apply(empty, document, prune=True)
+        made = Plan(name="yearly", duration_days=360, is_active=True)
+        made = (await empty.catalog.CreatePlan(CreatePlanRequest(plan=made))).plan
+        assert "CREATE package_plans pro/yearly" in told(await apply(empty, shop()))
+        row = (await packages(empty))["pro"].plans[1]
+        assert (row.plan_id, row.plan.duration_days) == (made.id, 365)
 
     async def test_a_package_keeps_what_others_leave_out(self, empty: Served) -> None:
         await apply(empty, shop())

@@ -35,8 +35,8 @@ async def apply_steps(changes: Changes, steps: Sequence[Step], existing: Existin
             with _naming(step.entry):
                 ids[step.kind.collection, step.name] = await _write(changes, step, step.entry, ids)
     deleted = [step for step in steps if step.action == CATALOG_ACTION_DELETE]
-    # Together, as a feature and those below it have to go; who is initial goes after the others.
-    for (kind, _), together in groupby(deleted, lambda step: (step.kind, _is_initial(step.row))):
+    # Together, as a feature and those below it have to go.
+    for kind, together in groupby(deleted, lambda step: step.kind):
         await _delete(changes, kind, list(together))
 
 

@@ -26,7 +26,6 @@ from server.catalog.document.kinds import (
     PACKAGE_FEATURE,
     PACKAGE_PLAN,
     PLAN,
-    WITH_INITIAL,
     Kind,
 )
 from server.catalog.document.reading import Entry
@@ -160,15 +159,11 @@ def _replaced(entries: Sequence[Entry], existing: Existing) -> Iterator[Step]:
 
 
 def _in_order(entries: Sequence[Entry], existing: Existing) -> list[Entry]:
-    """What is linked before what links it; of several, the initial one first, which is how the
-    others cease to be.
-    """
+    """What is linked before what links it."""
     by_kind: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_kind[entry.kind.collection].append(entry)
     by_kind[FEATURE.collection] = _parents_first(by_kind[FEATURE.collection], existing)
-    for kind in WITH_INITIAL:
-        by_kind[kind.collection].sort(key=lambda entry: not entry.message.is_initial)
     return [entry for kind in KINDS for entry in by_kind[kind.collection]]
 
 
@@ -227,7 +222,7 @@ def _deletions(entries: Sequence[Entry], existing: Existing, *, whole: bool) -> 
             if (kind.collection, name) not in said
             and (whole or existing.names[row["package_id"]] in packages)
         ]
-        # The last of all may go, and whoever is initial is to be the last.
-        left_out.sort(key=lambda one: (one[1].get(INITIAL, False), one[0]))
-        steps += [Step(CATALOG_ACTION_DELETE, kind, name, None, row, []) for name, row in left_out]
+        steps += [
+            Step(CATALOG_ACTION_DELETE, kind, name, None, row, []) for name, row in sorted(left_out)
+        ]
     return steps
