@@ -133,7 +133,7 @@ class TestApply:
         assert lines == [
             [
                 *("update", "package_plans", "pro/monthly", "price"),
-                *('{"usd_micros":"9990000"}', '{"usd_micros":"8500000"}'),
+                *("{usd: 9.99}", "{usd: 8.5}"),
             ],
             ["delete", "package_features", "pro/chat", "", "", ""],
         ]

@@ -16,7 +16,12 @@ from zaaz.catalog.v1.package_feature_pb2 import PackageFeature
 from zaaz.catalog.v1.package_pb2 import Package
 from zaaz.catalog.v1.package_plan_pb2 import PackagePlan
 from zaaz.catalog.v1.plan_pb2 import Plan
-from zaaz_client.catalog_files import CatalogFileError, read_catalog, write_catalog
+from zaaz_client.catalog_files import (
+    CatalogFileError,
+    read_catalog,
+    show_difference,
+    write_catalog,
+)
 from zaaz_client.catalog_files.fields import NAMED_BY, fields_of
 from zaaz_client.catalog_files.values import read_decimal, write_decimal
 
@@ -225,6 +230,33 @@ class TestWriting:
             feature_endpoints=[endpoint("e", "a")], feature_popups=[popup("p", "a")]
         )
         assert rows(read_catalog(write_catalog(document), "x").document) == rows(document)
+
+
+@pytest.mark.parametrize(
+    ("resource", "field", "text", "shown"),
+    [
+        ("package_plans", "credits_micros", '"1500000"', ("credits", "1.5")),
+        ("package_plans", "price", '{"usd_micros":"9990000"}', ("price", "{usd: 9.99}")),
+        ("features", "type", '"FEATURE_TYPE_WRITING"', ("type", "writing")),
+        ("features", "max_word", '{"free":"1","paid":"0"}', ("max_word", "{free: 1}")),
+        ("features", "parent", '"ai"', ("parent", "ai")),
+        ("features", "is_active", "false", ("active", "false")),
+        ("features", "description", '"a\\nb"', ("description", "a b")),
+        ("packages", "points", '["a","b, c"]', ("points", "[a, 'b, c']")),
+        ("coupons", "discount_ppm", '"125000"', ("percent", "12.5")),
+        ("coupons", "packages", '["a","b"]', ("packages", '["a","b"]')),
+        ("coupons", "valid_from_time", "", ("valid_from", "")),
+        ("coupons", "description", '"cut… 9 more', ("description", "cut… 9 more")),
+        ("others", "new", '{"a":1}', ("new", '{"a":1}')),
+        ("plans", "new", "[1]", ("new", "[1]")),
+    ],
+)
+def test_differences_are_shown_as_a_file_says_them(
+    resource: str, field: str, text: str, shown: tuple[str, str]
+) -> None:
+    difference = pb.FieldDifference(field=field, before=text, after=text)
+    key, before, after = show_difference(resource, difference)
+    assert ((key, before), before) == (shown, after)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.collection)

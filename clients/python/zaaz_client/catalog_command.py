@@ -27,7 +27,13 @@ from zaaz.catalog.v1.catalog_document_pb2 import (
 )
 
 from zaaz_client.asking import PATIENCE_SECONDS, Refused, as_dict, ask, asking
-from zaaz_client.catalog_files import CatalogFile, CatalogFileError, read_catalog, write_catalog
+from zaaz_client.catalog_files import (
+    CatalogFile,
+    CatalogFileError,
+    read_catalog,
+    show_difference,
+    write_catalog,
+)
 from zaaz_client.client import ZaazClient
 from zaaz_client.command_line import BadUsage
 from zaaz_client.errors import AccessRefused, ZaazError
@@ -212,15 +218,16 @@ def _table(found: Iterable[CatalogDifference]) -> Table:
     for one in found:
         action, colour = _ACTIONS.get(one.action, (str(one.action), ""))
         row = [f"[{colour}]{action}[/]" if colour else action, one.resource, escape(one.name)]
-        first, *others = one.fields or [FieldDifference()]
-        table.add_row(*row, *_cells(first))
+        first, *others = [_cells(one.resource, field) for field in one.fields] or [[""] * 3]
+        table.add_row(*row, *first)
         for other in others:
-            table.add_row("", "", "", *_cells(other))
+            table.add_row("", "", "", *other)
     return table
 
 
-def _cells(field: FieldDifference) -> list[str]:
-    return [field.field, *(escape(_short(text)) for text in (field.before, field.after))]
+def _cells(resource: str, field: FieldDifference) -> list[str]:
+    key, before, after = show_difference(resource, field)
+    return [key, escape(_short(before)), escape(_short(after))]
 
 
 def _short(text: str) -> str:

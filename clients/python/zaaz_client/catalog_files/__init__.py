@@ -2,6 +2,14 @@
 
 from zaaz_client.catalog_files.problems import CatalogFileError, Place
 from zaaz_client.catalog_files.reading import CatalogFile, read_catalog
+from zaaz_client.catalog_files.showing import show_difference
 from zaaz_client.catalog_files.writing import write_catalog
 
-__all__ = ["CatalogFile", "CatalogFileError", "Place", "read_catalog", "write_catalog"]
+__all__ = [
+    "CatalogFile",
+    "CatalogFileError",
+    "Place",
+    "read_catalog",
+    "show_difference",
+    "write_catalog",
+]

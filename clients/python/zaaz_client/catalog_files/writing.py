@@ -147,6 +147,18 @@ def _value(field: Field, value: Any) -> Any:
     return value
 
 
+def write_value(message: Any, field: str) -> str:
+    """What a file would say of one field that is set, on one line."""
+    for known in fields_of(message.DESCRIPTOR).values():
+        if known.name == field:
+            value = _written(known, getattr(message, field))
+            if isinstance(value, str):
+                return " ".join(value.split())
+            text = _dump({"_": _Row(value) if isinstance(value, list) else value})
+            return " ".join(text.removeprefix("_:").split())
+    return ""
+
+
 # YAML
 
 
