@@ -11,7 +11,7 @@ import pytest
 from zaaz.catalog.v1 import catalog_service_pb2
 from zaaz.catalog.v1.package_history_pb2 import PackageHistory
 
-from server.catalog.packages import parts
+from server.catalog.packages import history, parts
 from tests.catalog.calls import change_feature, new_feature
 from tests.catalog.package_calls import (
     call,
@@ -195,6 +195,19 @@ class TestBounds:
             with refused("FIELD_INVALID") as refusal:
                 await work
             assert refusal.metadata == {"field": field}
+
+    async def test_a_part_of_many_packages_is_remembered_for_each(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(history, "PACKAGES_AT_ONCE", 2)
+        feature = await new_feature(served)
+        made = [await new_package(served) for _ in range(5)]
+        for one in made:
+            await include(served, one.id, feature.id)
+        await change_feature(served, feature.id, name="Other")
+        for one in made:
+            await assert_present(served, one.id)
+            assert [part.name for part in (await newest(served, one.id)).features] == ["Other"]
 
 
 def test_no_verb_changes_one() -> None:

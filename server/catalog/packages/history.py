@@ -5,6 +5,7 @@ what the present is compared with.
 """
 
 import asyncio
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final
 
@@ -17,6 +18,9 @@ from server.resources.changes import Changes
 from server.resources.codec import Codec
 
 PACKAGE_HISTORIES: Final = "package_histories"
+
+PACKAGES_AT_ONCE: Final = 10
+"""Packages whose snapshots are made in one go: a part may be in 100, of hundreds of parts each."""
 
 Document = dict[str, Any]
 
@@ -65,7 +69,11 @@ class Snapshots:
         snapshot misses what another transaction brought.
         """
         found = await changes.tx.find(PACKAGES, {"_id": {"$in": list(self._ids)}})
-        packages = self._purged | {row["_id"]: row for row in found}
+        packages = list((self._purged | {row["_id"]: row for row in found}).items())
+        for start in range(0, len(packages), PACKAGES_AT_ONCE):
+            await self._keep(changes, dict(packages[start : start + PACKAGES_AT_ONCE]))
+
+    async def _keep(self, changes: Changes, packages: Mapping[ObjectId, Document]) -> None:
         features = await parts_of(changes, FEATURES, packages)
         plans = await parts_of(changes, PLANS, packages)
         rows, updates = [], []
