@@ -218,11 +218,17 @@ def _table(found: Iterable[CatalogDifference]) -> Table:
     for one in found:
         action, colour = _ACTIONS.get(one.action, (str(one.action), ""))
         row = [f"[{colour}]{action}[/]" if colour else action, one.resource, escape(one.name)]
-        first, *others = [_cells(one.resource, field) for field in one.fields] or [[""] * 3]
+        told = [_cells(one.resource, field) for field in one.fields if not _is_plain(field)]
+        first, *others = told or [[""] * 3]
         table.add_row(*row, *first)
         for other in others:
             table.add_row("", "", "", *other)
     return table
+
+
+def _is_plain(field: FieldDifference) -> bool:
+    """Whether it is what every new row says."""
+    return (field.field, field.before, field.after) == ("is_active", "", "true")
 
 
 def _cells(resource: str, field: FieldDifference) -> list[str]:
