@@ -166,7 +166,7 @@ class ReleaseHold(NamedTuple):
 class StartPackage(NamedTuple):
     """Gives a package: renews the one there is, starts another, or tops it up.
 
-    `is_onboarding`: only once a wallet, and only the credits where there is a package.
+    `is_onboarding`: only once a wallet, and only the credits where a package runs.
     """
 
     id: ObjectId

@@ -13,7 +13,8 @@ def start_package(wallet: Wallet, operation: StartPackage, now_ms: int) -> Appli
     """AMOUNT_OUT_OF_RANGE, TOO_MANY_GRANTS, FIELD_INVALID. Onboarding a second time: no entry."""
     wallet, expired, _, changes = expire(wallet, now_ms)
     profile = wallet.profile
-    keeps = operation.is_onboarding and profile.package_id is not None
+    # One that is over is none: what is given once for ever has to be of use.
+    keeps = operation.is_onboarding and profile.subscription is not None
     if operation.is_onboarding:
         if profile.initial_package_given or profile.initial_credits_given:
             return Applied(wallet, expired, None, changes)

@@ -110,7 +110,7 @@ class PlainWallet:
         current = None if self.package is None else self.package.terms
         beside = current is not None and current.is_subscription and not terms.is_subscription
         worth_keeping = current is not None and (current.is_paid or not terms.is_paid)
-        only_credits = onboarding and self.package_id is not None
+        only_credits = onboarding and self.package is not None
         if only_credits or (beside and worth_keeping):
             self.grant(grant_id, terms.credits_micros, 0, now_ms + terms.duration_ms)
             return

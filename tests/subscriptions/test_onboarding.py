@@ -97,3 +97,21 @@ async def test_who_has_a_package_keeps_it(markets: Markets) -> None:
     assert (after.type, after.credits_micros) == (PAID, 2 * FIVE_CREDITS)
     assert after.initial_package_given
     assert not (await market.onboard(user_id)).given
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_whose_package_is_over_begins_with_the_initial_one(
+    markets: Markets, at_once: bool
+) -> None:
+    """What is given once for ever is not to be given to a wallet that cannot spend it."""
+    market, _, initial = markets
+    sold, user_id = await market.package(), await market.served.new_wallet()
+    await market.activate(user_id, sold)
+    if at_once:
+        await market.cancel(user_id, at_once=True)
+    else:
+        market.clock.advance(MONTH_MS)
+    wallet = (await market.onboard(user_id)).wallet
+    assert wallet.subscription.package_id == initial.package_id
+    assert wallet.expires_time == at(market.clock() + MONTH_MS)
+    await market.served.consume(user_id, FIVE_CREDITS)
