@@ -171,16 +171,17 @@ class Entitlements:
 def _includes(profile: Profile, included: Included, endpoint: UsableEndpoint) -> bool:
     """Whether the package lets its owner use it.
 
-    Who has none may use what no package has; who buys credits alone may not do less than before.
+    Who has none may use what no package has; who buys credits alone may not do less than before,
+    nor when their time is over.
     """
-    if profile.package_history_id is None or (not included and _has_credits_alone(profile)):
+    if profile.package_history_id is None or (not included and not _subscribes(profile)):
         return not endpoint.is_packaged
     return not included.isdisjoint(endpoint.lineage)
 
 
-def _has_credits_alone(profile: Profile) -> bool:
+def _subscribes(profile: Profile) -> bool:
     subscription = profile.subscription
-    return subscription is not None and not subscription.terms.is_subscription
+    return subscription is not None and subscription.terms.is_subscription
 
 
 def _not_included(endpoint: UsableEndpoint, profile: Profile) -> DomainError:

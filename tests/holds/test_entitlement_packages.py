@@ -206,6 +206,15 @@ class TestWithoutPackage:
         await package_of(shop, chat.middle)
         assert await chat.allowed(Holder(shop.served), user_id) == [True, False, False]
 
+    async def test_whose_credits_are_over(self, shop: Market, chat: Chat) -> None:
+        """The time of the credits is the only reason, and may be passed by."""
+        user_id = await subscriber(shop, await package_of(shop, kind=CREDITS))
+        await shop.cancel(user_id, at_once=True)
+        question = {"feature_endpoint": chat.endpoints[0].value, "ai_model": ""}
+        assert list(await denied(Holder(shop.served), user_id, **question)) == ["WALLET_EXPIRED"]
+        answer = await check(Holder(shop.served), user_id, **question, bypass_expiry=True)
+        assert answer.allowed
+
 
 class TestAllAtOnce:
     async def test_seven_reasons(
