@@ -1,16 +1,23 @@
 """What somebody who watches calls is told: the hook that `zaaz_client.otel` fills."""
 
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
 from zaaz_client.status import reason_in
-
-if TYPE_CHECKING:
-    from zaaz_client.usage_stream import UsageStream
+from zaaz_client.usage_results import UsageCounters
 
 _T = TypeVar("_T")
+
+
+class Counted(Protocol):
+    """A usage stream, as far as it is watched."""
+
+    @property
+    def counters(self) -> UsageCounters:
+        """What became of its events so far."""
+        ...
 
 
 class CallWatch(Protocol):
@@ -33,7 +40,7 @@ class Telemetry(Protocol):
         """A call begins; `method` as in "zaaz.wallet.v1.WalletService/GetWallet"."""
         ...
 
-    def opened(self, stream: "UsageStream") -> None:
+    def opened(self, stream: Counted) -> None:
         """A usage stream was made; its `counters` tell what becomes of its events."""
         ...
 

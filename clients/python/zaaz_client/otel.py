@@ -24,8 +24,8 @@ from opentelemetry import metrics, propagate, trace
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
 
+from zaaz_client.observing import Counted
 from zaaz_client.usage_results import UsageCounters
-from zaaz_client.usage_stream import UsageStream
 
 NAME: Final = "zaaz_client"
 DURATION_BUCKETS_SECONDS: Final = (
@@ -80,7 +80,7 @@ class OpenTelemetry:
         span = self._tracer.start_span(method, kind=SpanKind.CLIENT, attributes=attributes)
         return _TracedCall(span, self._duration, attributes)
 
-    def opened(self, stream: UsageStream) -> None:
+    def opened(self, stream: Counted) -> None:
         """A usage stream was made."""
         self._streams.add(stream)
 
@@ -133,7 +133,7 @@ class _Streams:
         self._alive: dict[int, UsageCounters] = {}
         self._gone: Counter[str] = Counter()
 
-    def add(self, stream: UsageStream) -> None:
+    def add(self, stream: Counted) -> None:
         """Count with it from now on."""
         key = id(stream)
         self._alive[key] = stream.counters
