@@ -1,3 +1,4 @@
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,6 +8,12 @@ from tests.serving import Served
 
 from .bank import Bank
 from .peer import KEY, Peer
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_heard(caplog: pytest.LogCaptureFixture) -> None:
+    """Servers that other tests have left running may want less of all loggers."""
+    caplog.set_level(logging.WARNING, "zaaz_client")
 
 
 @pytest.fixture
