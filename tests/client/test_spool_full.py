@@ -5,7 +5,7 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,10 +22,11 @@ from zaaz_client import (
     ZaazClient,
     spooled_events,
 )
+from zaaz_client.spool.log import SpoolLog
 
 from tests.run.processes import until
 
-from .peer import Do, Peer, interaction, script
+from .peer import Do, Peer, event, interaction, script
 
 MIB = 1024 * 1024
 SIZE = 200_000
@@ -377,3 +378,29 @@ async def test_a_handler_that_fails_does_no_harm(
         await stream.send_many(map(large, range(30)))
     assert kept(peer) == names(30)
     assert stream.counters.spool_full == caplog.text.count("on_full failed") >= 1
+
+
+async def test_of_many_none_is_taken_behind_one_that_was_refused(
+    peer: Peer, client: ZaazClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = SpoolSettings(directory=tmp_path, when_full=WhenFull.RAISE, linger_seconds=0)
+    narrow = UsageStreamSettings(max_buffered_events=20)
+    real = SpoolLog.append
+    tries = 0
+
+    def append(log: SpoolLog, offset: int, events: Sequence[bytes], acknowledged: int) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            raise SpoolFull("full for a moment")
+        real(log, offset, events, acknowledged)
+
+    monkeypatch.setattr(SpoolLog, "append", append)
+    async with asyncio.timeout(30):
+        async with client.usage_stream("w", settings=narrow, spool=spool) as stream:
+            with pytest.raises(SpoolFull):
+                await stream.send_many(map(event, range(45)))
+            taken = stream.next_offset
+            await stream.send_many(map(event, range(taken, 45)))
+    assert 0 < taken < 45
+    assert peer.writers["w"].keys == names(45)

@@ -101,23 +101,31 @@ class SpoolWriter:
 
     async def put(self, event: bytes) -> int:
         """Take an event; its offset, once it is safe. SpoolFull as the settings say."""
-        offset = await (await self._take(event))
+        await self._wait_for_room(event)
+        offset = await self._take(event)
         self._counters.sent += 1
         return offset
 
     async def put_many(self, events: Sequence[bytes]) -> None:
         """Take up to MANY_EVENTS in order."""
-        settled = [await self._take(event) for event in events]
+        settled: list[asyncio.Future[int]] = []
+        for event in events:
+            await self._wait_for_room(event)
+            if settled and _is_refused(settled[-1]):
+                break  # what comes behind an event that was refused is not taken
+            settled.append(self._take(event))
         outcomes = await asyncio.gather(*settled, return_exceptions=True)
         self._counters.sent += sum(isinstance(outcome, int) for outcome in outcomes)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _take(self, event: bytes) -> "asyncio.Future[int]":
+    async def _wait_for_room(self, event: bytes) -> None:
         while not self._has_room(event):
             self._room.clear()
             await self._room.wait()
+
+    def _take(self, event: bytes) -> "asyncio.Future[int]":
         settled: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._taken.append(_Taken(event, settled))
         self._bytes += len(event)
@@ -331,6 +339,10 @@ def _refuse(taken: _Taken, error: ZaazError) -> None:
     if not taken.settled.done():
         taken.settled.set_exception(error)
         taken.settled.exception()  # it counts as seen, should nobody wait any longer
+
+
+def _is_refused(settled: "asyncio.Future[int]") -> bool:
+    return settled.done() and not settled.cancelled() and settled.exception() is not None
 
 
 _CONSEQUENCES: Final = {
