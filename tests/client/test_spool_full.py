@@ -404,3 +404,19 @@ async def test_of_many_none_is_taken_behind_one_that_was_refused(
             await stream.send_many(map(event, range(taken, 45)))
     assert 0 < taken < 45
     assert peer.writers["w"].keys == names(45)
+
+
+async def test_files_that_somebody_removes_are_missed(
+    peer: Peer, client: ZaazClient, tmp_path: Path
+) -> None:
+    told: list[SpoolFull] = []
+    spool = SpoolSettings(
+        directory=tmp_path / "spool", when_full=WhenFull.RAISE, on_full=told.append
+    )
+    async with asyncio.timeout(30), client.usage_stream("w", spool=spool) as stream:
+        await stream.send(event(0))
+        await stream.flush()
+        shutil.rmtree(tmp_path / "spool")
+        with pytest.raises(SpoolFull):
+            await stream.send(event(1))
+    assert len(told) == 1

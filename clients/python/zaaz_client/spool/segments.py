@@ -1,6 +1,7 @@
 """Segments: files of blocks, each named by the position of its first event."""
 
 import os
+from errno import ENOENT
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -43,6 +44,8 @@ class Segment:
         try:
             if self._opened is None:
                 self._opened = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            if not os.fstat(self._opened).st_nlink:
+                raise FileNotFoundError(ENOENT, "somebody has removed it", str(self.path))
             if self._torn:
                 os.ftruncate(self._opened, self.size)
             self._torn = True
