@@ -366,3 +366,27 @@ async def test_a_spool_out_of_a_backup_bills_nothing_twice_and_loses_nothing(
     wallet = await served.wallet(user_id)
     assert wallet.credits_micros == 100_000_000 - 60 * 540_000
     await served.assert_sound(user_id)
+
+
+async def test_whoever_is_cancelled_again_and_again_lets_the_directory_go(
+    peer: Peer, client: ZaazClient, spool: SpoolSettings
+) -> None:
+    peer.gate.clear()
+    is_open = asyncio.Event()
+
+    async def work() -> None:
+        async with stream_of(client, spool) as stream:
+            await stream.send(event(0))
+            is_open.set()
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(30):
+        working = asyncio.create_task(work())
+        await is_open.wait()
+        while not working.done():
+            working.cancel()
+            await asyncio.sleep(0)
+        peer.gate.set()
+        async with stream_of(client, spool):
+            pass
+    assert peer.writers["w"].keys == ["key-0"]

@@ -28,7 +28,7 @@ from zaaz_client.usage_queue import UsageQueue
 from zaaz_client.usage_results import RejectedEvent, RejectedHandler, UsageCounters, UsageResults
 from zaaz_client.usage_session import Reopen, UsageSession
 from zaaz_client.usage_settings import DEFAULT_SETTINGS, UsageStreamSettings
-from zaaz_client.winding_up import end
+from zaaz_client.winding_up import end, outlast
 from zaaz_client.wire import StreamEvent, decode_event, encode_event
 
 MAX_DEFECTIVE_TRIES: Final = 20
@@ -37,6 +37,8 @@ STABLE_SECONDS: Final = 30.0
 """A call that lasted so long was no failed try, even if it had nothing to send."""
 GOODBYE_SECONDS: Final = 2.0
 """How long close() waits for the server to end a stream that owes nothing."""
+LET_GO_SECONDS: Final = 5.0
+"""How long a close() that is cancelled goes on, to have on disk what the spool has taken."""
 
 _log = logging.getLogger(__name__)
 
@@ -287,6 +289,10 @@ class UsageStream:
             await self._cancel()
 
     async def _cancel(self) -> None:
+        # The directory is let go of, however often the caller is cancelled meanwhile.
+        await outlast(self._end(), LET_GO_SECONDS)
+
+    async def _end(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
