@@ -390,3 +390,18 @@ async def test_whoever_is_cancelled_again_and_again_lets_the_directory_go(
         async with stream_of(client, spool):
             pass
     assert peer.writers["w"].keys == ["key-0"]
+
+
+async def test_a_directory_is_where_it_was_when_the_stream_was_opened(
+    peer: Peer, client: ZaazClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spool = SpoolSettings(directory="spool", linger_seconds=0)
+    async with asyncio.timeout(30), stream_of(client, spool) as stream:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        await stream.send(event(0))
+        status = stream.spool_status
+        assert status is not None
+        assert status.trouble is None
+    assert peer.writers["w"].keys == ["key-0"]

@@ -33,6 +33,7 @@ class SpoolLog:
     """Opened, told where the server stands by `meet`, then appended to, read and released."""
 
     def __init__(self, path: Path, writer_id: str, max_bytes: int) -> None:
+        path = path.absolute()  # wherever the process goes
         self._max_bytes = max_bytes
         self._segment_bytes = min(MAX_SEGMENT_BYTES, max_bytes // SEGMENTS)
         self._segments: list[Segment] = []
