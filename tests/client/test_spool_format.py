@@ -442,3 +442,13 @@ def test_torn_bytes_are_told_once(place: Path, caplog: pytest.LogCaptureFixture)
     (record,) = caplog.records
     assert f"{file}: cut 5 bytes" in record.getMessage()
     assert f"at byte {begins[2]}" in record.getMessage()
+
+
+def test_what_another_process_has_inherited_does_not_stay_locked(place: Path) -> None:
+    log = opened(place)
+    lock = log._directory._lock
+    assert lock is not None
+    inherited = os.dup(lock)  # as after a fork
+    log.close()
+    opened(place).close()
+    os.close(inherited)

@@ -65,7 +65,10 @@ class Directory:
     def close(self) -> None:
         """Let others have it."""
         if self._lock is not None:
+            from fcntl import LOCK_UN, flock
+
             lock, self._lock = self._lock, None
+            flock(lock, LOCK_UN)  # processes that were forked meanwhile have it open, too
             os.close(lock)
 
     def sync(self) -> None:
