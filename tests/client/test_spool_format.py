@@ -24,6 +24,7 @@ from zaaz_client import (
 from zaaz_client.spool.blocks import encode_block
 from zaaz_client.spool.files import Directory
 from zaaz_client.spool.log import SpoolLog
+from zaaz_client.spool.segments import Segment
 from zaaz_client.wire import encode_event
 
 from .peer import event
@@ -452,3 +453,23 @@ def test_what_another_process_has_inherited_does_not_stay_locked(place: Path) ->
     log.close()
     opened(place).close()
     os.close(inherited)
+
+
+def test_space_comes_back_although_no_file_can_be_made(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = opened(place, MIB)
+    log.meet(0)
+    for offset in range(6):
+        log.append(offset, [b"x" * 150_000], 0)
+    used = log.used_bytes
+
+    def full(_: Segment) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segment, "create", full)
+        with pytest.raises(OSError, match="No space"):
+            log.release(6)
+    assert log.used_bytes < used / 2
+    log.close(6)

@@ -206,14 +206,13 @@ class SpoolLog:
         position = acknowledged - self._note.shift
         if not self._segments:
             return
-        last = self._segments[-1]
-        through = len(self._segments) - 1
+        *older, last = self._segments
+        self._remove(sum(segment.end <= position for segment in older))
         worth_it = last.size >= self._segment_bytes // 2 or (everything and last.size)
         if worth_it and last.end <= position:
             self._start(last.end)
             self._name()
-            through += 1
-        self._remove(sum(segment.end <= position for segment in self._segments[:through]))
+            self._remove(1)
 
     def _remove(self, count: int) -> None:
         """Delete the oldest, so that at any moment what is left is without a gap."""
