@@ -473,3 +473,14 @@ def test_space_comes_back_although_no_file_can_be_made(
             log.release(6)
     assert log.used_bytes < used / 2
     log.close(6)
+
+
+def test_a_disk_without_room_for_the_note_is_told(
+    used: SpoolLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Directory, "keep", full)
+    with pytest.raises(SpoolError, match="No space left"):
+        used.begin_alone()

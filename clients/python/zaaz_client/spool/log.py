@@ -99,10 +99,16 @@ class SpoolLog:
     # Where the server stands
 
     def begin_alone(self) -> None:
-        """Take events before the server has been heard of; it may stand where nobody knows."""
+        """Take events before the server has been heard of; it may stand where nobody knows.
+
+        SpoolError when that cannot be noted.
+        """
         if self._segments and self._note.unconfirmed is None:
             end = self._segments[-1].end
-            self._note = self._directory.keep(self._note, unconfirmed=end)
+            try:
+                self._note = self._directory.keep(self._note, unconfirmed=end)
+            except OSError as error:
+                raise SpoolError(f"the spool {self.path} cannot be used: {error}") from error
 
     def meet(self, next_offset: int) -> int:
         """The server goes on there, what is before it is delivered; how many events are renumbered.
