@@ -80,7 +80,7 @@ class Spool:
 
     async def open(self) -> None:
         """Lock the directory and look at it. SpoolError."""
-        path = Path(self._settings.directory).absolute()  # wherever the process goes
+        path = Path(self._settings.directory)
         await self._disk.open(path, self._writer_id, self._settings.max_bytes)
         self._queue.on_advance = self._acknowledged
         self._writing = asyncio.create_task(self._write(), name=f"spool-{self._writer_id}")
