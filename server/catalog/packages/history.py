@@ -68,10 +68,12 @@ class Snapshots:
         Writing the package's row loses to whoever else has changed a part of it, so that no
         snapshot misses what another transaction brought.
         """
-        found = await changes.tx.find(PACKAGES, {"_id": {"$in": list(self._ids)}})
-        packages = list((self._purged | {row["_id"]: row for row in found}).items())
-        for start in range(0, len(packages), PACKAGES_AT_ONCE):
-            await self._keep(changes, dict(packages[start : start + PACKAGES_AT_ONCE]))
+        ids = list(self._ids)
+        for start in range(0, len(ids), PACKAGES_AT_ONCE):
+            some = ids[start : start + PACKAGES_AT_ONCE]
+            found = await changes.tx.find(PACKAGES, {"_id": {"$in": some}})
+            gone = {one: self._purged[one] for one in some if one in self._purged}
+            await self._keep(changes, gone | {row["_id"]: row for row in found})
 
     async def _keep(self, changes: Changes, packages: Mapping[ObjectId, Document]) -> None:
         features = await parts_of(changes, FEATURES, packages)
