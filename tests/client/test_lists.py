@@ -15,6 +15,7 @@ from zaaz.ledger.v1.credits_usage_pb2 import CreditsUsage
 from zaaz.wallet.v1.statement_service_pb2 import ListSigningKeysRequest
 from zaaz.wallet.v1.wallet_service_pb2 import GetWalletRequest, GetWalletResponse
 from zaaz_client import InvalidRequest, Unavailable, ZaazClient, iterate, pages
+from zaaz_client.errors import ProtocolError
 from zaaz_client.paging import PAGE_SIZE
 
 from tests.ledger.calls import soon
@@ -29,6 +30,8 @@ class Usages:
         self.asked: list[tuple[int, str]] = []
         self.failures: list[Exception | None] = []
         """The first last; None: none."""
+        self.most = rows
+        """Of a page, whatever is asked for."""
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -40,7 +43,7 @@ class Usages:
         if self.failures and (failure := self.failures.pop()):
             raise failure
         start = int(request.page_token or 0)
-        end = min(start + request.page_size, self.rows)
+        end = min(start + min(request.page_size, self.most), self.rows)
         return ListCreditsUsagesResponse(
             credits_usages=[CreditsUsage(usage_key=str(row)) for row in range(start, end)],
             next_page_token=str(end) if end < self.rows else "",
@@ -128,6 +131,39 @@ async def test_a_page_that_fails_is_asked_for_again(prefetch: bool) -> None:
         await soon(anext(found))
     assert rows == 8
     assert usages.asked[1:4] == [(4, "4")] * 3
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+async def test_a_limit_is_of_rows_though_a_server_sends_fewer_than_it_was_asked_for(
+    prefetch: bool,
+) -> None:
+    usages = Usages(50)
+    usages.most = 3
+    found = iterate(usages, ListCreditsUsagesRequest(page_size=10), limit=11, prefetch=prefetch)
+    assert await soon(keys(found)) == list(range(11))
+    assert [size for size, _ in usages.asked] == [10, 8, 5, 2]
+
+
+async def test_a_list_that_does_not_move_on_is_told() -> None:
+    async def stuck(_: ListCreditsUsagesRequest, **__: float) -> ListCreditsUsagesResponse:
+        return ListCreditsUsagesResponse(next_page_token="same")
+
+    with pytest.raises(ProtocolError, match="same page"):
+        await soon(keys(iterate(stuck, ListCreditsUsagesRequest())))
+
+
+async def test_what_was_asked_ahead_ends_with_its_list() -> None:
+    usages = Usages(100)
+    before = asyncio.all_tasks()
+    found = iterate(usages, ListCreditsUsagesRequest(page_size=10), prefetch=True)
+    await anext(found)
+    await asyncio.sleep(0)
+    usages.gate.clear()
+    for _ in range(10):
+        await anext(found)
+    await asyncio.sleep(0)
+    await found.aclose()  # type: ignore[attr-defined]
+    assert asyncio.all_tasks() == before
 
 
 async def test_not_for_ever() -> None:
