@@ -83,6 +83,12 @@ async def revoke(served: Served, key_id: str) -> None:
     await served.auth.RevokeApiKey(RevokeApiKeyRequest(id=key_id, request_id=new_key()))
 
 
+def _ticked(folder: Path, before: os.stat_result) -> bool:
+    """Whether the clock of the file system, which is coarse, has moved on."""
+    (folder / "tick").touch()
+    return (folder / "tick").stat().st_ctime_ns > before.st_ctime_ns
+
+
 class TestKeys:
     async def test_each_call_carries_the_newest(self, peer: Peer) -> None:
         keys = iter(["k0", "k1", "k2", "k2"])
@@ -122,6 +128,17 @@ class TestKeys:
         link.unlink()
         link.symlink_to(tmp_path / "two")
         assert key() == "two"
+
+    async def test_of_a_file_that_looks_the_same(self, tmp_path: Path) -> None:
+        file = tmp_path / "key"
+        file.write_text("k0")
+        before = file.stat()
+        key = KeyFile(file)
+        assert key() == "k0"
+        await until(lambda: _ticked(tmp_path, before))
+        file.write_text("k1")  # as `rsync --inplace --times` does
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert key() == "k1"
 
     async def test_opening_says_what_is_wrong(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
@@ -323,6 +340,21 @@ class TestCertificates:
         finally:
             await peer.stop()
         assert set(peer.writers) == {"bytes", "files"}
+
+    async def test_what_cannot_be_used_is_told_once(
+        self, secure: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        pair = Authority().certify()
+        for name, content in (("cert", pair.certificate), ("key", pair.key)):
+            replace(tmp_path / name, content)
+        roots, certificate = tmp_path / "roots.pem", tmp_path / "cert"
+        tls = Tls(roots=roots, certificate=certificate, key=tmp_path / "key")
+        async with ZaazClient(secure.target, KEY, tls=tls) as client:
+            roots.unlink()
+            replace(certificate, pair.certificate)
+            for _ in range(5):
+                client.usage.IngestUsage(_open()).cancel()
+        assert len(caplog.records) == 1
 
     async def test_what_makes_no_sense_is_said_when_opening(self, tmp_path: Path) -> None:
         one, other = Authority().certify(), Authority().certify()

@@ -59,8 +59,7 @@ class TlsSource:
 
         OSError for a file that cannot be read, ValueError for what makes no sense.
         """
-        # All of them, whatever is wrong with one: each counts as seen.
-        contents = tuple(map(_content, (self._roots, self._certificate, self._key)))
+        contents = self._contents()
         if contents == self._read:
             return None
         roots, certificate, key = contents
@@ -70,6 +69,19 @@ class TlsSource:
             _check_pair(certificate, key)
         self._read = contents
         return grpc.ssl_channel_credentials(roots, key, certificate)
+
+    def _contents(self) -> tuple[bytes | None, ...]:
+        """Of all parts, whatever is wrong with one: each counts as seen."""
+        contents: list[bytes | None] = []
+        problems: list[Exception] = []
+        for part in (self._roots, self._certificate, self._key):
+            try:
+                contents.append(_content(part))
+            except (OSError, ValueError) as error:
+                problems.append(error)
+        if problems:
+            raise problems[0]
+        return tuple(contents)
 
 
 def _part(pem: Pem | None) -> bytes | WatchedFile | None:

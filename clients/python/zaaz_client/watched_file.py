@@ -7,7 +7,7 @@ from typing import Final
 MAX_FILE_BYTES: Final = 1_048_576
 """A bundle of all the world's root certificates has a fifth of it."""
 
-_State = tuple[int, int, int, int]
+_State = tuple[int, ...]
 
 
 class WatchedFile:
@@ -42,4 +42,5 @@ def _state(path: Path) -> _State | None:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+    # ctime too: it tells of a chmod that makes a file readable, and of times that were set.
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
