@@ -8,6 +8,7 @@ import threading
 from asyncio.subprocess import PIPE
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -21,8 +22,12 @@ from zaaz_client import (
     DeadlineExceeded,
     InsufficientCredits,
     KeyFile,
+    SpoolInUse,
+    SpoolSettings,
+    SpoolStatus,
     StreamClosed,
     Unavailable,
+    UsageStream,
     UsageStreamSettings,
     WalletChanged,
     WalletNotFound,
@@ -30,7 +35,7 @@ from zaaz_client import (
     ZaazClient,
     iterate,
 )
-from zaaz_client.blocking import BlockingCreditProcess, BlockingZaazClient
+from zaaz_client.blocking import BlockingCreditProcess, BlockingUsageStream, BlockingZaazClient
 from zaaz_client.loop_thread import LoopThread
 
 from tests.ledger.calls import PRICE, soon
@@ -111,6 +116,31 @@ async def test_a_usage_stream(served: Served) -> None:
     assert await in_a_thread(work) == 1_202
     spent = CREDIT * CREDIT - (await served.wallet(user_id)).credits_micros
     assert spent == 1_202 * PRICE
+
+
+def test_its_stream_tells_all_that_the_asynchronous_one_does() -> None:
+    told = {name for name, found in vars(UsageStream).items() if isinstance(found, property)}
+    assert told <= set(vars(BlockingUsageStream))
+
+
+async def test_a_spool_on_disk(served: Served, tmp_path: Path) -> None:
+    user_id = await served.new_wallet(CREDIT)
+    spool = SpoolSettings(directory=tmp_path)
+
+    def work() -> SpoolStatus | None:
+        with client_of(served) as client, client.usage_stream("w", spool=spool) as stream:
+            stream.send_many(usage_event(user_id) for _ in range(3))
+            with pytest.raises(RuntimeError, match="without a wait"):
+                stream.send_nowait(usage_event(user_id))
+            with pytest.raises(SpoolInUse), client.usage_stream("w", spool=spool):
+                pass
+            stream.flush()
+            return stream.spool_status
+
+    status = await in_a_thread(work)
+    assert status is not None
+    assert (status.unacknowledged_events, status.memory_events, status.trouble) == (0, 0, None)
+    assert (tmp_path / "spool.json").exists()
 
 
 async def test_many_threads_share_it(served: Served) -> None:

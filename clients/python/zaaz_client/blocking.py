@@ -34,6 +34,7 @@ from zaaz_client.client import DEFAULT_TIMEOUT_SECONDS, ZaazClient
 from zaaz_client.credit_process import Charge, CreditProcess
 from zaaz_client.loop_thread import LoopThread
 from zaaz_client.observing import Telemetry
+from zaaz_client.spool.spool import SpoolStatus
 from zaaz_client.tls import Tls
 from zaaz_client.usage_results import RejectedEvent, UsageCounters
 from zaaz_client.usage_stream import UsageStream
@@ -85,6 +86,11 @@ class BlockingUsageStream:
     def rejected_events(self) -> deque[RejectedEvent]:
         """The latest refused events, oldest first."""
         return self._stream.rejected_events
+
+    @property
+    def spool_status(self) -> SpoolStatus | None:
+        """How the spool is; None without one, and before it is open."""
+        return self._stream.spool_status
 
     def unacknowledged_events(self) -> list[StreamEvent]:
         """Events that were sent and not acknowledged, in order."""
