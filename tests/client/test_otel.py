@@ -4,6 +4,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,16 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from zaaz.wallet.v1.wallet_service_pb2 import GetWalletRequest
-from zaaz_client import Unavailable, WalletNotFound, ZaazClient
+from zaaz_client import (
+    SpoolFull,
+    SpoolSettings,
+    Unavailable,
+    WalletNotFound,
+    WhenFull,
+    ZaazClient,
+)
 from zaaz_client.otel import MAX_TARGETS, OpenTelemetry
+from zaaz_client.spool.log import SpoolLog
 
 from tests.ledger.calls import soon
 from tests.run.command import free_port
@@ -171,6 +180,23 @@ async def test_what_becomes_of_usage_events_is_counted(peer: Peer, watched: Watc
         async with client.usage_stream("a") as stream:
             await stream.send(event(0))
         assert watched.events()["sent"] == 51
+
+
+async def test_what_a_spool_refuses_is_counted(
+    peer: Peer, watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise SpoolFull("full")
+
+    monkeypatch.setattr(SpoolLog, "append", full)
+    spool = SpoolSettings(directory=tmp_path, when_full=WhenFull.MEMORY)
+    async with ZaazClient(peer.target, KEY, telemetry=watched.telemetry) as client:
+        async with client.usage_stream("a", spool=spool) as stream:
+            await stream.send_many(event(index) for index in range(3))
+            await soon(stream.flush())
+        assert watched.events() == {"sent": 3, "acknowledged": 3, "billed": 3, "not_durable": 3}
+        (often,) = watched.points("zaaz.client.usage_stream.spool_full")
+        assert often.value == 1
 
 
 def test_addresses(watched: Watched) -> None:

@@ -8,8 +8,10 @@ as `traceparent`, and the histogram rpc.client.call.duration. A stream is one ca
 from its opening to its end. Beside them:
 
 - zaaz.client.usage_stream.events, a counter of what became of events, by
-  zaaz.event.state: sent, acknowledged, and each other field of UsageCounters;
-- zaaz.client.usage_stream.reopened, a counter of streams opened again.
+  zaaz.event.state: sent, acknowledged, and each other field of UsageCounters that
+  counts events;
+- zaaz.client.usage_stream.reopened, a counter of streams opened again;
+- zaaz.client.usage_stream.spool_full, a counter of how often spools began to refuse events.
 """
 
 import time
@@ -36,6 +38,9 @@ MAX_TARGETS: Final = 100
 """Of which the address is kept."""
 
 _REOPENED: Final = "reopened"
+_SPOOL_FULL: Final = "spool_full"
+_NO_EVENTS: Final = frozenset({_REOPENED, _SPOOL_FULL})
+"""Counters of something else than events."""
 _Attributes = dict[str, str | int]
 
 
@@ -71,6 +76,12 @@ class OpenTelemetry:
             [self._streams.reopened],
             unit="{stream}",
             description="Usage streams that were lost and opened again.",
+        )
+        meter.create_observable_counter(
+            "zaaz.client.usage_stream.spool_full",
+            [self._streams.spool_full],
+            unit="{time}",
+            description="How often spools, or their disks, began to refuse events.",
         )
 
     def started(self, target: str, method: str) -> "_TracedCall":
@@ -142,12 +153,16 @@ class _Streams:
     def events(self, _: CallbackOptions) -> Iterable[Observation]:
         """By what became of them."""
         for name, count in self._total().items():
-            if name != _REOPENED:
+            if name not in _NO_EVENTS:
                 yield Observation(count, {"zaaz.event.state": name})
 
     def reopened(self, _: CallbackOptions) -> Iterable[Observation]:
         """How often."""
         yield Observation(self._total()[_REOPENED])
+
+    def spool_full(self, _: CallbackOptions) -> Iterable[Observation]:
+        """How often."""
+        yield Observation(self._total()[_SPOOL_FULL])
 
     def _let_go(self, key: int) -> None:
         self._gone.update(_as_mapping(self._alive.pop(key)))
