@@ -99,6 +99,14 @@ class TestWhole:
         embedded = ("openai/text-embedding-3-small", UsageFigures(input_tokens=1_000))
         assert await account.bills() == [(MODEL, figures), embedded]
 
+    async def test_beta_responses(
+        self, client: AsyncOpenAI, vendor: Vendor, account: Account
+    ) -> None:
+        vendor.answers(wire.response("resp_1"))
+        async with metered(client, account.billing()) as llm:
+            await llm.beta.responses.create(model="gpt-4o-mini", input="What?")
+        assert await account.bills() == [(MODEL, FULL)]
+
     async def test_a_raw_response_is_billed_and_can_be_parsed(
         self, client: AsyncOpenAI, vendor: Vendor, account: Account
     ) -> None:

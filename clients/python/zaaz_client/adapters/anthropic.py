@@ -53,5 +53,6 @@ class _Stream(WatchedStream, AsyncStream[Any]):
 
 
 def _reader_of(options: Any, stream: bool) -> Reader | None:
-    is_message = options.method.lower() == "post" and options.url == _MESSAGES
+    path = options.url.partition("?")[0]  # the beta API may have "?beta=true" there
+    is_message = options.method.lower() == "post" and path == _MESSAGES
     return MessagesReader() if is_message else None

@@ -57,9 +57,10 @@ class _Stream(WatchedStream, AsyncStream[Any]):
 def _reader_of(options: Any, stream: bool) -> Reader | None:
     if options.method.lower() != "post":
         return None
-    if options.url in _RESPONSES:
+    path = options.url.partition("?")[0]  # the beta API has "?beta=true" there
+    if path in _RESPONSES:
         return ResponsesReader()
-    if options.url not in _WITH_CHOICES:
+    if path not in _WITH_CHOICES:
         return None
     return _choices_reader(options, stream)
 
