@@ -238,6 +238,18 @@ class TestStreamed:
                     break
         assert await account.bills() == [(MODEL, FULL)]
 
+    async def test_chunks_without_choices_of_servers_that_are_not_openais(
+        self, client: AsyncOpenAI, vendor: Vendor, account: Account
+    ) -> None:
+        *said, usage, done = wire.chat_frames("chatcmpl-1")
+        bare = usage.replace('"choices": []', '"choices": null')
+        assert bare != usage
+        vendor.answers(Events([wire.chat_chunk("chatcmpl-1", choices=None), *said, bare, done]))
+        async with metered(client, account.billing()) as llm:
+            stream = await llm.chat.completions.create(**ASKED, stream=True)
+            assert len([chunk async for chunk in stream]) == 1 + len(said)
+        assert await account.bills() == [(MODEL, FULL)]
+
     async def test_tool_calls(self, client: AsyncOpenAI, vendor: Vendor, account: Account) -> None:
         vendor.answers(Events(wire.tool_frames("chatcmpl-1")))
         async with (

@@ -46,7 +46,7 @@ class WatchedStream:
 
     async def close(self) -> None:
         """Close the response, and bill what it came to."""
-        await self._call.break_off()
+        await self._call.close()
         await self._inner.close()
 
     async def aclose(self) -> None:
@@ -115,7 +115,7 @@ class MeteredRequests:
                 watched.watch(answer, call)
                 answer = watched
             else:
-                call.reader.answer(answer)
+                call.answer(answer)
             return then(answer) if callable(then) else answer
 
         return post_parser

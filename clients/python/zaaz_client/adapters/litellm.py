@@ -78,7 +78,7 @@ class MeteredCalls:
             raise
         if request.get("stream"):
             return WatchedCompletion(answer, call)
-        reader.answer(answer)
+        call.answer(answer)
         await call.finish()
         return answer
 
@@ -102,7 +102,7 @@ class WatchedCompletion:
 
     async def aclose(self) -> None:
         """Close the connection, and bill what it came to."""
-        await self._call.break_off()
+        await self._call.close()
         await self._stream.aclose()
 
 

@@ -56,8 +56,8 @@ class Meter:
     async def end(self) -> None:
         """Bill what is still open, and close it: later events would not be billed."""
         self._ended = True
-        for call in tuple(self.open):
-            await call.break_off()
+        calls = asyncio.gather(*(call.break_off() for call in self.open))
+        await outlast(_awaited(calls), GRACE_SECONDS)
 
 
 class CallMeter:
@@ -68,6 +68,11 @@ class CallMeter:
         self._meter = meter
         self._request = request
         self._close: Callable[[], Awaitable[object]] | None = None
+        self._is_readable = True
+
+    def answer(self, answer: Any) -> None:
+        """The whole answer has come."""
+        self._attempt(self.reader.answer, answer)
 
     def events(
         self, stream: AsyncIterable[Any], close: Callable[[], Awaitable[object]]
@@ -101,7 +106,14 @@ class CallMeter:
                 error.add_note(f"{finished} was not billed: {failure!r}")
         if self._close is not None:
             close, self._close = self._close, None
-            await close()
+            try:
+                await close()
+            except Exception:  # noqa: BLE001 - it has been billed, and others are to be
+                _log.warning("the connection of a call could not be closed", exc_info=True)
+
+    async def close(self) -> None:
+        """As `break_off`, from where nothing has failed: a cancellation is raised after it."""
+        await outlast(self.break_off(), GRACE_SECONDS)
 
     async def _ahead(self, stream: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
         """The events, of which the last may wait for the usage behind them."""
@@ -125,9 +137,18 @@ class CallMeter:
 
     def _read(self, event: Any) -> None:
         before = self.reader.figures
-        self.reader.event(event)
+        self._attempt(self.reader.event, event)
         if self in self._meter.open and self.reader.figures not in (None, before):
             self._meter.billing.so_far(self, self.reader.figures or UsageFigures())
+
+    def _attempt(self, read: Callable[[Any], None], told: Any) -> None:
+        """Read it. The caller's own call does not fail for what nobody here understands."""
+        try:
+            read(told)
+        except Exception:  # noqa: BLE001 - whatever a vendor's server may come to send
+            if self._is_readable:
+                _log.exception("an answer of %s cannot be read to meter it", self._meter.vendor)
+            self._is_readable = False
 
     def _conclude(self) -> FinishedCall | None:
         """What is to be billed; None for nothing, and when it was asked before."""
@@ -178,6 +199,10 @@ class CallMeter:
         except BaseException as error:
             _log.error("not billed: %s: %r", finished, error)
             raise
+
+
+async def _awaited(work: "asyncio.Future[Any]") -> None:
+    await work
 
 
 def _as_known(known: UsageFigures | None) -> str:

@@ -87,7 +87,7 @@ class ChoicesReader(Reader):
 
     def event(self, event: Any) -> None:
         self._identify(event)
-        for choice in event.choices:
+        for choice in event.choices or ():
             self._hear(choice, "delta")
             if choice.finish_reason:
                 self._unfinished.discard(choice.index)
