@@ -6,12 +6,18 @@ import pytest
 from zaaz.catalog.v1.offer_service_pb2 import CURRENCY_USD, ListOffersRequest
 from zaaz.catalog.v1.offer_service_pb2_grpc import OfferServiceStub
 from zaaz.catalog.v1.package_pb2 import ListPackagesRequest, Package, UpdatePackageRequest
+from zaaz.credits.v1.credits_process_service_pb2 import CheckAccessRequest
+from zaaz.subscriptions.v1.subscription_service_pb2 import (
+    ActivatePackageRequest,
+    OnboardUserRequest,
+)
+from zaaz.subscriptions.v1.subscription_service_pb2_grpc import SubscriptionServiceStub
 from zaaz_client.catalog_files import read_catalog
 
 from tests.catalog.documents import apply, export, told
 from tests.run.command import ROOT, ServerEnded
 from tests.run.conftest import NewCommand
-from tests.serving import connected
+from tests.serving import connected, new_user
 
 DEMO = ROOT / "demo" / "catalog.yaml"
 
@@ -43,6 +49,25 @@ async def test_it_sells_something(new_command: NewCommand) -> None:
             ListOffersRequest(currency=CURRENCY_USD)
         )
         assert [one.value for one in offers.offers] == ["free", "pro", "pack"]
+    assert (await server.stop()).code == 0
+
+
+async def test_who_buys_credits_keeps_what_is_free(new_command: NewCommand) -> None:
+    """A pack takes the place of a package that costs nothing, whose features would go with it."""
+    server = new_command(demo_catalog=str(DEMO))
+    ready = await server.start()
+    async with connected(ready["grpc"], ready["api_key"]) as served:
+        subscriptions, user_id = SubscriptionServiceStub(served.channel), new_user()
+        question = CheckAccessRequest(user_id=user_id, feature_endpoint="chat.send")
+        await subscriptions.OnboardUser(OnboardUserRequest(request_id="begin", user_id=user_id))
+        assert (await served.process.CheckAccess(question)).allowed
+        found = (await served.catalog.ListPackages(ListPackagesRequest())).packages
+        pack = next(one for one in found if one.value == "pack")
+        bought = ActivatePackageRequest(
+            request_id="buy", user_id=user_id, package_id=pack.id, plan_id=pack.plans[0].plan_id
+        )
+        await subscriptions.ActivatePackage(bought)
+        assert not (await served.process.CheckAccess(question)).denials
     assert (await server.stop()).code == 0
 
 
