@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import uvicorn
+from zaaz_client.connections import Connections
 
 from gateway.app import build
 from gateway.config import Address, Settings
@@ -31,13 +32,22 @@ async def serving(settings: Settings) -> AsyncIterator[Address]:
     """Serves until the block is left; the address that it got. CannotServeError."""
     listener = _bind(settings.address)
     address = Address(settings.address.host, listener.getsockname()[1])
-    channel = connect(settings.grpc_target, settings.grpc_ca, settings.grpc_server_name)
     try:
-        async with _running(settings, Upstream(channel), listener):
-            yield address
+        connections = _connect(settings)
+        try:
+            async with _running(settings, Upstream(connections), listener):
+                yield address
+        finally:
+            await connections.close()
     finally:
         listener.close()
-        await channel.close()
+
+
+def _connect(settings: Settings) -> Connections:
+    try:
+        return connect(settings.grpc_target, settings.grpc_ca, settings.grpc_server_name)
+    except (OSError, ValueError) as error:
+        raise CannotServeError(f"ZAAZ_GRPC_CA cannot be used: {error}") from error
 
 
 @asynccontextmanager

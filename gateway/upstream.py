@@ -1,4 +1,4 @@
-"""The server, as the gateway reaches it: one gRPC channel."""
+"""The server, as the gateway reaches it: one gRPC channel, another when its trust changes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +17,19 @@ from zaaz_client.channel import (
     MIN_RECONNECT_MS,
     is_loopback,
 )
+from zaaz_client.connections import Connection, Connections
+from zaaz_client.tls import Tls, TlsSource
 
 DEFAULT_TIMEOUT_SECONDS: Final = 35.0
 """A little more than the server gives itself, whose own words are better."""
 MAX_TIMEOUT_SECONDS: Final = 120.0
 HEALTH_TIMEOUT_SECONDS: Final = 2.0
 
-_HEALTH: Final = "/grpc.health.v1.Health/Check"
+_HEALTH: Final = {
+    "method": "/grpc.health.v1.Health/Check",
+    "request_serializer": health_pb2.HealthCheckRequest.SerializeToString,
+    "response_deserializer": health_pb2.HealthCheckResponse.FromString,
+}
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
     ("grpc.max_send_message_length", MAX_SEND_BYTES),
@@ -35,46 +41,65 @@ _OPTIONS: Final = (
 )
 
 
-def connect(target: str, ca: Path | None = None, server_name: str = "") -> grpc.aio.Channel:
-    """A channel to the server at `target`; connects at the first call. Needs a running loop.
+def connect(target: str, ca: Path | None = None, server_name: str = "") -> Connections:
+    """Channels to the server at `target`; connects at the first call. Needs a running loop.
 
-    `ca`: PEM of the certificates that are trusted; without, only a server on this
-    machine is spoken to in the clear, any other by the system's certificates.
+    `ca`: PEM of the certificates that are trusted, read again when it has
+    changed; without, only a server on this machine is spoken to in the clear, any
+    other by the system's certificates. OSError or ValueError for what cannot be used.
     `server_name`: what its certificate says, where that is not the target's host.
     """
     local = is_loopback(target)
     options: list[tuple[str, Any]] = [*_OPTIONS, ("grpc.enable_http_proxy", int(not local))]
-    if ca is None and local:
-        return grpc.aio.insecure_channel(target, options=options)
-    roots = ca.read_bytes() if ca is not None else None
     if server_name:
         options.append(("grpc.ssl_target_name_override", server_name))
-    credentials = grpc.ssl_channel_credentials(root_certificates=roots)
-    return grpc.aio.secure_channel(target, credentials, options=options)
+
+    def open_(credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+        if credentials is None:
+            return grpc.aio.insecure_channel(target, options=options)
+        return grpc.aio.secure_channel(target, credentials, options=options)
+
+    return Connections(open_, None if ca is None and local else TlsSource(Tls(roots=ca)))
+
+
+class _Method:
+    """Calls one method of the server, over the newest connection."""
+
+    def __init__(self, connections: Connections, kind: str, described: dict[str, Any]) -> None:
+        self._connections = connections
+        self._kind = kind
+        self._described = described
+        self._connection: Connection | None = None
+        self._start: Callable[..., Any]
+
+    def __call__(self, *requests: Any, **options: Any) -> Any:
+        connection = self._connections.newest()
+        if connection is not self._connection:
+            bind = getattr(connection.channel, self._kind)
+            self._connection, self._start = connection, bind(**self._described)
+        call = self._start(*requests, **options)
+        connection.carry(call)
+        return call
 
 
 class Upstream:
     """Callables of the server's methods."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
-        self._check = channel.unary_unary(
-            _HEALTH,
-            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-            response_deserializer=health_pb2.HealthCheckResponse.FromString,
-        )
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._check = _Method(connections, "unary_unary", _HEALTH)
 
     def unary(self, method: MethodDescriptor) -> Callable[..., Any]:
         """For one request and one response."""
-        return self._channel.unary_unary(**_described(method))
+        return _Method(self._connections, "unary_unary", _described(method))
 
     def upload(self, method: MethodDescriptor) -> Callable[..., Any]:
         """For a stream of requests and one response."""
-        return self._channel.stream_unary(**_described(method))
+        return _Method(self._connections, "stream_unary", _described(method))
 
     def download(self, method: MethodDescriptor) -> Callable[..., Any]:
         """For one request and a stream of responses."""
-        return self._channel.unary_stream(**_described(method))
+        return _Method(self._connections, "unary_stream", _described(method))
 
     async def is_serving(self) -> bool:
         """Whether the server says that it should be sent calls."""

@@ -53,13 +53,17 @@ def rules_of(field: FieldDescriptor) -> Any:
     return rules
 
 
-def constraints(rules: Any) -> Json:
-    """What `rules` say of one value (of a list or map: of the whole), as JSON Schema."""
+def constraints(rules: Any, *, is_sent: bool = True) -> Json:
+    """What `rules` say of one value (of a list or map: of the whole), as JSON Schema.
+
+    They are a sender's: an answer has the zero value of what is not set as well, as a row in a
+    document without ids.
+    """
     kind = rules.WhichOneof("type")
     if kind is None:
         return {}
     inner = getattr(rules, kind)
-    skips_zero = rules.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE
+    skips_zero = rules.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE or not is_sent
     if kind == "string":
         return _of_string(inner, skips_zero=skips_zero)
     if kind in _NUMBERS:

@@ -50,14 +50,16 @@ class Schemas:
         entry = map_entry(field)
         if entry is not None:
             value = entry.fields_by_name["value"]
-            inner = self.one(value, is_sent=is_sent) | constraints(rules.map.values)
+            inner = self.one(value, is_sent=is_sent)
+            inner |= constraints(rules.map.values, is_sent=is_sent)
             schema: Json = {"type": "object", "additionalProperties": inner}
         elif field.is_repeated:
-            inner = self.one(field, is_sent=is_sent) | constraints(rules.repeated.items)
+            inner = self.one(field, is_sent=is_sent)
+            inner |= constraints(rules.repeated.items, is_sent=is_sent)
             schema = {"type": "array", "items": inner}
         else:
             schema = self.one(field, is_sent=is_sent)
-        schema |= constraints(rules)
+        schema |= constraints(rules, is_sent=is_sent)
         if field.enum_type is not None and not field.is_repeated:
             schema = narrowed(schema, field.enum_type, rules)
         return self._told(schema, field)
