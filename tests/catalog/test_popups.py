@@ -17,7 +17,7 @@ from zaaz.catalog.v1.feature_popup_pb2 import (
 
 from tests.catalog.calls import change_feature, new_feature
 from tests.ledger.calls import refused
-from tests.serving import ManualClock, Served, new_key, new_user
+from tests.serving import ManualClock, Served, connected, make_key, new_key, new_user
 
 DAY_MS = 86_400_000
 
@@ -172,6 +172,19 @@ class TestDismiss:
         change = FeaturePopup(id=popup.id, category=POPUP_CATEGORY_MULTI_TIME)
         await clocked.catalog.UpdateFeaturePopup(UpdateFeaturePopupRequest(feature_popup=change))
         assert await shown(clocked, user, feature) == [popup.id]
+
+    async def test_it_takes_no_right_to_change_what_is_sold(
+        self, served: Served, mongo_url: str
+    ) -> None:
+        feature, user = await new_feature(served), new_user()
+        popup = await new_popup(served, feature)
+        key = await make_key(mongo_url, "test_served", "shower", ["catalog.read", "usage.write"])
+        async with connected(served.target, key) as shower:
+            assert await shown(shower, user, feature) == [popup.id]
+            await dismiss(shower, user, popup)
+            assert await shown(shower, user, feature) == []
+            with refused("SCOPE_MISSING"):
+                await new_popup(shower, feature)
 
     async def test_unknown_popups(self, served: Served) -> None:
         popup = await new_popup(served, await new_feature(served))
