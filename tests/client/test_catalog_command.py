@@ -147,6 +147,16 @@ class TestApply:
         assert (code, out.splitlines()[-1]) == (0, "Applied 5.")
         assert not (await export(own)).packages
 
+    @pytest.mark.parametrize("text", ["", "# all gone\n", "features:\npackages: {}\n"])
+    async def test_a_file_that_says_nothing_does_not_delete_all(
+        self, own: Served, file: Path, text: str
+    ) -> None:
+        await zaaz(own, "catalog", "apply", str(file), "--yes")
+        write(file, text)
+        code, _, err = await zaaz(own, "catalog", "apply", str(file), "--prune", "--yes")
+        assert (code, "says nothing" in err) == (2, True)
+        assert (await export(own)).packages
+
     async def test_json_asks_nothing(self, own: Served, file: Path) -> None:
         code, out, _ = await zaaz(own, "catalog", "apply", str(file), "--json")
         shown = json.loads(out)

@@ -88,6 +88,8 @@ def apply(
     file or key; 3 no server.
     """
     read = _read(file)
+    if prune and not read.document.ByteSize():
+        raise BadUsage(f"{file} says nothing, and --prune would delete all that there is.")
     request = ApplyCatalogRequest(document=read.document, prune=prune, dry_run=True)
     if request.ByteSize() > MAX_REQUEST_BYTES:
         text = f"{file} takes {request.ByteSize():,} bytes as a message; the server takes"
