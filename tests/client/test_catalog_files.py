@@ -1,6 +1,8 @@
 """Catalogs as YAML: nothing is lost on the way there and back, and what is wrong is told."""
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -190,6 +192,20 @@ class TestReading:
         assert at("document.coupons[0].packages[0]") == "pro]"
         assert read.place("document") is None
         assert read.place("reason") is None
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100_000])
+def test_a_file_that_nests_too_deep_is_told(text: str) -> None:
+    # In a process of its own: the reader has no bound, and crashed where it had no more stack.
+    code = (
+        "import sys; from zaaz_client.catalog_files import CatalogFileError, read_catalog\n"
+        "try: read_catalog(sys.stdin.read(), 'f')\n"
+        "except CatalogFileError as error: print(error)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], input=text, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, "within each other" in ran.stdout) == (0, True), ran.stderr
 
 
 class TestAmounts:

@@ -35,7 +35,12 @@ MAX_FILE_ROWS: Final = 20_000
 MAX_DEPTH: Final = 32
 """Features within features."""
 
+MAX_NESTING: Final = 200
+"""Lists and pairs within each other. Twice what features that deep take, and a way below what
+YAML's reader, which has no bound, crashes at."""
+
 _NULL: Final = "tag:yaml.org,2002:null"
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Section = Callable[[Any], None]
 
 
@@ -72,13 +77,27 @@ def read_catalog(text: str, name: str) -> CatalogFile:
 def _compose(text: str, name: str) -> Any:
     """The file's nodes; None for an empty one."""
     try:
-        return yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        _check_nesting(text, name)
+        return yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         raise CatalogFileError([f"{name}{place}: {error.problem or error.context}"]) from None
     except (yaml.YAMLError, RecursionError) as error:
         raise CatalogFileError([f"{name}: is no YAML: {error}"]) from None
+
+
+def _check_nesting(text: str, name: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_NESTING:
+            line, column = place_of(event)
+            problem = f"more than {MAX_NESTING} lists or pairs within each other"
+            raise CatalogFileError([f"{name}:{line}:{column}: {problem}"])
 
 
 class _Reader:
