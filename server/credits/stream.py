@@ -103,6 +103,7 @@ class UsageStream:
                 next_offset=self._writer.next_offset,
                 max_inflight_frames=MAX_INFLIGHT_FRAMES,
                 max_frame_events=MAX_FRAME_EVENTS,
+                client_id=self._client_id,
             )
         )
         receiving = asyncio.create_task(self._receive(requests))

@@ -101,6 +101,8 @@ class Peer(UsageServiceServicer):
         self.script: Script = lambda _: Do.ACK
         self.max_inflight_frames = 4
         self.max_frame_events = 10
+        self.client_id = ""
+        """Whom keys are of; it says nothing of that, as an older server, while this is empty."""
         self.frames = 0
         self.opens = 0
         self.open_delay_seconds = 0.0
@@ -179,6 +181,7 @@ class Peer(UsageServiceServicer):
             next_offset=writer.next_offset,
             max_inflight_frames=self.max_inflight_frames,
             max_frame_events=self.max_frame_events,
+            client_id=self.client_id,
         )
         await context.write(pb.IngestUsageResponse(opened=opened))
         return writer

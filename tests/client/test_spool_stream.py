@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from zaaz.auth.v1.auth_service_pb2 import CreateApiKeyRequest
 from zaaz_client import (
     OffsetOutOfRange,
     SpoolDamaged,
@@ -24,7 +25,7 @@ from zaaz_client import (
 )
 from zaaz_client.errors import MessageTooLarge
 
-from tests.serving import Served, usage_event
+from tests.serving import Served, new_key, usage_event
 
 from .peer import KEY, Do, Peer, event, interaction, keys, mixed, script
 
@@ -405,3 +406,63 @@ async def test_a_directory_is_where_it_was_when_the_stream_was_opened(
         assert status is not None
         assert status.trouble is None
     assert peer.writers["w"].keys == ["key-0"]
+
+
+async def test_another_clients_key_bills_nothing_again(
+    peer: Peer, client: ZaazClient, spool: SpoolSettings
+) -> None:
+    async with asyncio.timeout(30):
+        peer.client_id = "one"
+        async with stream_of(client, spool) as stream:
+            await stream.send_many(map(event, range(3)))
+            await stream.flush()
+            crashed = image(spool)
+        peer.client_id = "other"
+        peer.writers.clear()  # it has none of that name
+        with pytest.raises(SpoolOfAnotherWriter, match=r"client 'one'.* client 'other'"):
+            async with stream_of(client, crashed):
+                pass
+        assert peer.writers["w"].keys == []
+        peer.client_id = "one"
+        async with stream_of(client, crashed) as stream:
+            await stream.send(event(3))
+    assert peer.writers["w"].keys == keys(4)
+
+
+@pytest.mark.parametrize("is_spooled", [False, True])
+async def test_another_clients_key_ends_a_stream_that_is_open(
+    peer: Peer, client: ZaazClient, spool: SpoolSettings, is_spooled: bool
+) -> None:
+    def change(_: int) -> Do:
+        peer.client_id = "other"
+        peer.writers.clear()
+        return Do.DROP_AFTER
+
+    peer.client_id = "one"
+    peer.script = change
+    own = spool if is_spooled else None
+    stream = client.usage_stream("w", settings=QUICK, spool=own)
+    async with asyncio.timeout(30):
+        await stream.__aenter__()
+        await stream.send(event(0))
+        for last in (stream.flush, stream.close):
+            with pytest.raises(OffsetOutOfRange, match=r"client 'one'.* client 'other'"):
+                await last()
+    assert peer.writers["w"].keys == []
+
+
+async def test_a_real_server_says_whose_key_it_is(
+    served: Served, partner: ZaazClient, spool: SpoolSettings
+) -> None:
+    user_id = await served.new_wallet(1_000_000)
+    request = CreateApiKeyRequest(request_id=new_key(), client_id="other", scopes=["usage.write"])
+    other = (await served.auth.CreateApiKey(request)).key
+    writer = new_key()
+    async with asyncio.timeout(30):
+        async with partner.usage_stream(writer, spool=spool) as stream:
+            await stream.send(usage_event(user_id))
+            await stream.flush()
+            crashed = image(spool)
+        async with ZaazClient(served.target, other) as client:
+            with pytest.raises(SpoolOfAnotherWriter):
+                await client.usage_stream(writer, spool=crashed).__aenter__()

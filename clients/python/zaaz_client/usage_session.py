@@ -57,7 +57,7 @@ class UsageSession:
         results: UsageResults,
         backoff: Backoff,
         settings: UsageStreamSettings,
-        on_opened: Callable[[int], None],
+        on_opened: Callable[[int, str], None],
     ) -> None:
         self._start = channel.stream_stream(
             METHOD, response_deserializer=IngestUsageResponse.FromString
@@ -124,7 +124,7 @@ class UsageSession:
     def _take_over(self, opened: UsageStreamOpened) -> None:
         self._window_frames = max(1, opened.max_inflight_frames)
         self._queue.frame_events = max(1, opened.max_frame_events)
-        self._on_opened(opened.next_offset)
+        self._on_opened(opened.next_offset, opened.client_id)
         self._watch_answers()
 
     def _answered(self, response: IngestUsageResponse) -> None:

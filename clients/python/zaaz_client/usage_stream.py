@@ -88,6 +88,7 @@ class UsageStream:
             self._spool = Spool(writer_id, self._queue, spool, settings, counters)
         self._backoff = Backoff(settings.min_backoff_seconds, settings.max_backoff_seconds)
         self._opened = asyncio.Event()
+        self._client_id = ""
         self._connected = False
         self._reopening = False
         self._last_cause: ZaazError | None = None
@@ -343,18 +344,27 @@ class UsageStream:
             self._take_over,
         )
 
-    def _take_over(self, next_offset: int) -> None:
+    def _take_over(self, next_offset: int, client_id: str) -> None:
         if self._opened.is_set():
+            self._check_client(client_id)
             self._results.found(self._queue.resume(next_offset))
             self._results.counters.reopened += 1
         else:
             self._queue.start(next_offset)
             if self._spool is not None:
-                self._spool.meet(next_offset)
+                self._spool.meet(next_offset, client_id)
+            self._client_id = client_id
             self._opened.set()
         _log.info("writer %s: open at offset %d", self.writer_id, next_offset)
         self._reopening = False
         self._connected = True
+
+    def _check_client(self, client_id: str) -> None:
+        if client_id != self._client_id and client_id and self._client_id:
+            raise OffsetOutOfRange(
+                f"writer {self.writer_id} was opened by a key of client {self._client_id!r}, and"
+                f" now by one of client {client_id!r}: another client's writer is another one"
+            )
 
     def _delay(self, cause: ZaazError) -> float:
         """Seconds until the next try; raises when there should be none."""

@@ -25,4 +25,4 @@ class SpoolDamaged(SpoolError):
 
 
 class SpoolOfAnotherWriter(SpoolError):
-    """The directory holds the events of another writer_id."""
+    """The directory holds the events of another writer_id, or of another client's."""

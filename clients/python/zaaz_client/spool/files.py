@@ -29,6 +29,8 @@ class Note:
     """An event's offset on the server is its position in the spool and so much more."""
     unconfirmed: int | None = None
     """The position of the first event that was taken before the server was heard of."""
+    client_id: str = ""
+    """Whose API keys it was opened with; empty before a server has said it."""
     format: int = FORMAT
 
 
@@ -100,7 +102,7 @@ class Directory:
         except (ValueError, TypeError) as error:
             raise SpoolDamaged(f"{path} at byte 0: not a spool's note") from error
 
-    def keep(self, note: Note, **changes: int | None) -> Note:
+    def keep(self, note: Note, **changes: int | str | None) -> Note:
         """Write the note, with these changes, whole or not at all."""
         note = replace(note, **changes)  # type: ignore[arg-type]
         path = self.path / _NOTE
@@ -130,6 +132,7 @@ def _note(values: Any) -> Note:
         raise SpoolError(f"the spool has format {values.get('format')}; this SDK knows {FORMAT}")
     note = Note(**values)
     numbers = isinstance(note.shift, int) and isinstance(note.unconfirmed, int | None)
-    if not (numbers and isinstance(note.writer_id, str)):
+    names = isinstance(note.writer_id, str) and isinstance(note.client_id, str)
+    if not (numbers and names):
         raise TypeError
     return note

@@ -17,7 +17,12 @@ from typing import Final
 
 from zaaz_client.errors import OffsetOutOfRange
 from zaaz_client.spool.blocks import encode_block
-from zaaz_client.spool.errors import SpoolDamaged, SpoolError, SpoolFull
+from zaaz_client.spool.errors import (
+    SpoolDamaged,
+    SpoolError,
+    SpoolFull,
+    SpoolOfAnotherWriter,
+)
 from zaaz_client.spool.files import Directory
 from zaaz_client.spool.segments import Place, Segment, list_segments
 
@@ -110,15 +115,16 @@ class SpoolLog:
             except OSError as error:
                 raise SpoolError(f"the spool {self.path} cannot be used: {error}") from error
 
-    def meet(self, next_offset: int) -> int:
+    def meet(self, next_offset: int, client_id: str = "") -> int:
         """The server goes on there, what is before it is delivered; how many events are renumbered.
 
         Those events are sent again, and none is billed twice: their usage_keys
         tell. It happens when the server has more of this writer than the spool
         has, as when the directory comes out of a backup, or when events were
         delivered while the disk took none. OffsetOutOfRange when the server has
-        less than it had acknowledged.
+        less than it had acknowledged; SpoolOfAnotherWriter for a key of another client.
         """
+        self._check_client(client_id)
         note = self._note
         if not self._segments:
             return 0
@@ -135,6 +141,17 @@ class SpoolLog:
         if shift != note.shift or note.unconfirmed is not None:
             self._note = self._directory.keep(note, shift=shift, unconfirmed=None)
         return 0 if shift == note.shift else end - first
+
+    def _check_client(self, client_id: str) -> None:
+        note = self._note
+        if not client_id or note.client_id == client_id:  # older servers do not say it
+            return
+        if note.client_id:
+            raise SpoolOfAnotherWriter(
+                f"{self.path} is the spool of a writer of client {note.client_id!r}, and the API"
+                f" key is of client {client_id!r}: what is billed already would be billed again"
+            )
+        self._note = self._directory.keep(note, client_id=client_id)
 
     # Events
 

@@ -67,6 +67,7 @@ class Spool:
             on_deliverable=self._offer,
         )
         self._stands = 0
+        self._client_id = ""
         self._heard = asyncio.Event()
         self._met = asyncio.Event()
         self._failure: ZaazError | None = None
@@ -95,9 +96,10 @@ class Spool:
             self._heard.set()
             self._moved.set()
 
-    def meet(self, next_offset: int) -> None:
-        """The server was heard of for the first time: it goes on there."""
+    def meet(self, next_offset: int, client_id: str) -> None:
+        """The server was heard of for the first time: it goes on there, and whose key it is."""
         self._stands = next_offset
+        self._client_id = client_id
         self._heard.set()
 
     async def met(self) -> None:
@@ -201,7 +203,7 @@ class Spool:
                     break
 
     async def _meet(self, next_offset: int) -> None:
-        renumbered = await self._patiently(lambda: self._writer.meet(next_offset))
+        renumbered = await self._patiently(lambda: self._writer.meet(next_offset, self._client_id))
         if renumbered:
             _log.warning(
                 "spool %s: the server has more of writer %s than the spool; %d events are sent"

@@ -170,10 +170,10 @@ class SpoolWriter:
 
     # The disk
 
-    async def meet(self, next_offset: int) -> int:
+    async def meet(self, next_offset: int, client_id: str) -> int:
         """The server goes on there; how many events were numbered anew. As SpoolLog.meet."""
         async with self._disk_turn:
-            renumbered = await self._disk.run(self._disk.log.meet, next_offset)
+            renumbered = await self._disk.run(self._disk.log.meet, next_offset, client_id)
             end = self._disk.log.end
             self._stand(next_offset, next_offset if end is None else max(next_offset, end))
         return renumbered

@@ -248,22 +248,28 @@ class UsageStreamOpened(_message.Message):
     NEXT_OFFSET_FIELD_NUMBER: _builtins.int
     MAX_INFLIGHT_FRAMES_FIELD_NUMBER: _builtins.int
     MAX_FRAME_EVENTS_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
     next_offset: _builtins.int
     """Where to go on."""
     max_inflight_frames: _builtins.int
     """So many frames may be unanswered; more are not read."""
     max_frame_events: _builtins.int
     """So many events a frame may have."""
+    client_id: _builtins.str
+    """Whose writer it is: the client of the API key. Another client's writer of the
+    same id is another writer, and its events are billed by themselves.
+    """
     def __init__(
         self,
         *,
         next_offset: _builtins.int = ...,
         max_inflight_frames: _builtins.int = ...,
         max_frame_events: _builtins.int = ...,
+        client_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_frame_events", b"max_frame_events", "max_inflight_frames", b"max_inflight_frames", "next_offset", b"next_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "max_frame_events", b"max_frame_events", "max_inflight_frames", b"max_inflight_frames", "next_offset", b"next_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
