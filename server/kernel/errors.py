@@ -93,6 +93,7 @@ class Reason(StrEnum):
     CURRENCY_NOT_SOLD = auto()
     INITIAL_PACKAGE_MISSING = auto()
     SUBSCRIPTION_NOT_FOUND = auto()
+    PAYMENT_ALREADY_USED = auto()
     COUPON_NOT_FOUND = auto()
     COUPON_EXPIRED = auto()
     COUPON_NOT_YET_VALID = auto()

@@ -36,7 +36,7 @@ from server.ledger.operations import (
     Use,
 )
 from server.ledger.posting import Applied, HoldChange
-from server.ledger.refusals import hold_ended, reused, usage_key_reused
+from server.ledger.refusals import hold_ended, payment_already_used, reused, usage_key_reused
 from server.ledger.riders import Rider, RowKey
 
 Result = TypeVar("Result")
@@ -200,7 +200,7 @@ def _perform(draft: Draft, operation: Operation) -> Posted:
     applied = _RULES[type(operation)](wallet, operation, draft.time_of(wallet))
     if isinstance(operation, Tidy) and not applied.entries:
         return Posted(None, applied.wallet)
-    if isinstance(operation, _KEYED):
+    if isinstance(operation, _KEYED) and applied.entry is not None:
         draft.record_keyed(operation.user_id, applied)
     else:
         draft.record(operation.user_id, applied)
@@ -218,6 +218,8 @@ def _taken(operation: Operation, earlier: Entry) -> DomainError:
         return hold_ended(operation.hold_id)
     if isinstance(operation, CaptureHold):
         return usage_key_reused(operation.usage_key)
+    if isinstance(operation, StartPackage):
+        return payment_already_used(earlier)
     return DomainError(
         Reason.ALREADY_REVERSED,
         "the transaction was reversed before",
@@ -225,8 +227,8 @@ def _taken(operation: Operation, earlier: Entry) -> DomainError:
     )
 
 
-_KEYED = (Reverse, CaptureHold, ReleaseHold)
-"""Operations whose entry's id is derived, so that it can be there only once."""
+_KEYED = (Reverse, CaptureHold, ReleaseHold, StartPackage)
+"""Operations whose entry's id may be derived, so that it can be there only once."""
 
 _RULES: dict[type[Operation], Callable[[Wallet, Operation, int], Applied]] = {
     AddGrant: apply.add_grant,  # type: ignore[dict-item]

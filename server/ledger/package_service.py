@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from bson import ObjectId
 
 from server.kernel.clock import Clock
-from server.kernel.ids import new_id
+from server.kernel.ids import derived_id, new_id
 from server.ledger.committer import Committer
 from server.ledger.jobs import OperationJob, Posted, Request
 from server.ledger.model import Cause, IncreaseSource, Terms
@@ -42,12 +42,14 @@ class PackageLedger:
     ) -> Posted:
         """A package that was paid for. What `coupon` rides with it refuses.
 
-        FIELD_INVALID, AMOUNT_OUT_OF_RANGE, TOO_MANY_GRANTS.
+        PAYMENT_ALREADY_USED, FIELD_INVALID, AMOUNT_OUT_OF_RANGE, TOO_MANY_GRANTS.
         """
         cause = self._cause(caller)._replace(payment_transaction_id=payment_id)
         coupon_id, rider = coupon or (None, None)
+        # One id for what a payment brings: the second one is a duplicate key.
+        entry_id = derived_id("#payment", str(payment_id)) if payment_id else new_id()
         operation = StartPackage(
-            new_id(), user_id, terms, IncreaseSource.PAYMENT, cause, coupon_id=coupon_id
+            entry_id, user_id, terms, IncreaseSource.PAYMENT, cause, coupon_id=coupon_id
         )
         return await self._run(caller, operation, asked, rider)
 

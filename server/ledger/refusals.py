@@ -3,6 +3,7 @@
 from bson import ObjectId
 
 from server.kernel.errors import DomainError, Reason
+from server.ledger.model import Entry
 
 
 def wallet_not_found(user_id: str) -> DomainError:
@@ -71,6 +72,16 @@ def usage_key_reused(usage_key: str) -> DomainError:
         Reason.USAGE_KEY_REUSED,
         "this usage_key was used before with another payload",
         {"usage_key": usage_key},
+    )
+
+
+def payment_already_used(earlier: Entry) -> DomainError:
+    """PAYMENT_ALREADY_USED."""
+    payment_id = earlier.cause.payment_transaction_id
+    return DomainError(
+        Reason.PAYMENT_ALREADY_USED,
+        f"the payment {payment_id} has brought a package before",
+        {"payment_transaction_id": payment_id, "credits_transaction_id": earlier.id},
     )
 
 

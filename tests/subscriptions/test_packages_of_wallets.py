@@ -76,6 +76,23 @@ class TestActivate:
         assert len({answer.transaction.id for answer in answers}) == 1
         assert (await market.wallet(user_id)).credits_micros == FIVE_CREDITS
 
+    async def test_once_a_payment_whoever_asks(self, market: Market) -> None:
+        sold, payment_id = await market.package(), str(ObjectId())
+        users = [await market.served.new_wallet() for _ in range(10)]
+        tries = await asyncio.gather(
+            *(market.activate(user, sold, payment_transaction_id=payment_id) for user in users),
+            return_exceptions=True,
+        )
+        (first,) = [one for one in tries if not isinstance(one, BaseException)]
+        with refused("PAYMENT_ALREADY_USED") as refusal:
+            await market.activate(users[0], sold, payment_transaction_id=payment_id)
+        assert refusal.metadata == {
+            "payment_transaction_id": payment_id,
+            "credits_transaction_id": first.transaction.id,
+        }
+        balances = [(await market.wallet(user)).credits_micros for user in users]
+        assert sorted(balances) == [0] * 9 + [FIVE_CREDITS]
+
     async def test_the_terms_of_the_snapshot_that_was_quoted(self, market: Market) -> None:
         sold, user_id = await market.package(), await market.served.new_wallet()
         quoted = await market.history_id(sold)

@@ -38,6 +38,7 @@
      |   |- FeatureNotIncluded
      |- PurchaseRefused            it cannot be bought, or not so
      |   |- PackageNotSold  CurrencyNotSold  InitialPackageMissing
+     |   |- PaymentAlreadyUsed
      |   |- CouponRefused
      |       |- CouponExpired  CouponNotYetValid  CouponUsedUp  CouponUsedByUser
      |       |- CouponMinimumNotMet  CouponNotForPackage  CouponNotForCurrency

@@ -26,6 +26,12 @@ class InitialPackageMissing(PurchaseRefused):
     reasons = ("INITIAL_PACKAGE_MISSING",)
 
 
+class PaymentAlreadyUsed(PurchaseRefused):
+    """The payment has brought a package before; metadata has its `credits_transaction_id`."""
+
+    reasons = ("PAYMENT_ALREADY_USED",)
+
+
 class CouponRefused(PurchaseRefused):
     """The coupon does not count; metadata has its `code`."""
 

@@ -233,6 +233,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No package is initial, or it has no initial plan, or is switched off. {}"""
     ERROR_REASON_SUBSCRIPTION_NOT_FOUND: _ErrorReason.ValueType  # 153
     """The user has no package that runs. {"user_id": "65f0…"}"""
+    ERROR_REASON_PAYMENT_ALREADY_USED: _ErrorReason.ValueType  # 154
+    """The payment has brought a package before, under another request_id.
+    {"payment_transaction_id": "65f0…", "credits_transaction_id": "65f1…"}
+    """
     ERROR_REASON_COUPON_NOT_FOUND: _ErrorReason.ValueType  # 170
     """No active coupon has this code. {"code": "WELCOME"}"""
     ERROR_REASON_COUPON_EXPIRED: _ErrorReason.ValueType  # 171
@@ -473,6 +477,10 @@ ERROR_REASON_INITIAL_PACKAGE_MISSING: ErrorReason.ValueType  # 152
 """No package is initial, or it has no initial plan, or is switched off. {}"""
 ERROR_REASON_SUBSCRIPTION_NOT_FOUND: ErrorReason.ValueType  # 153
 """The user has no package that runs. {"user_id": "65f0…"}"""
+ERROR_REASON_PAYMENT_ALREADY_USED: ErrorReason.ValueType  # 154
+"""The payment has brought a package before, under another request_id.
+{"payment_transaction_id": "65f0…", "credits_transaction_id": "65f1…"}
+"""
 ERROR_REASON_COUPON_NOT_FOUND: ErrorReason.ValueType  # 170
 """No active coupon has this code. {"code": "WELCOME"}"""
 ERROR_REASON_COUPON_EXPIRED: ErrorReason.ValueType  # 171

@@ -53,9 +53,10 @@ class SubscriptionServiceStub:
     CONTENTION.
     """
     ActivatePackage: _grpc.UnaryUnaryMultiCallable[_subscription_service_pb2.ActivatePackageRequest, _subscription_service_pb2.ActivatePackageResponse]
-    """Starts or renews a package that has been paid for. What is sold is the
-    package as it is now, or as the snapshot named has it.
-    Errors: PACKAGE_NOT_SOLD, WALLET_NOT_FOUND, COUPON_NOT_FOUND,
+    """Starts or renews a package that has been paid for: once a payment, where one
+    is named. What is sold is the package as it is now, or as the snapshot named
+    has it.
+    Errors: PAYMENT_ALREADY_USED, FIELD_INVALID, PACKAGE_NOT_SOLD, WALLET_NOT_FOUND, COUPON_NOT_FOUND,
     COUPON_USED_UP, COUPON_USED_BY_USER, COUPON_EXPIRED, COUPON_NOT_YET_VALID,
     COUPON_NOT_FOR_PACKAGE, COUPON_NOT_A_DISCOUNT, REQUEST_ID_REUSED,
     TOO_MANY_GRANTS, AMOUNT_OUT_OF_RANGE, CONTENTION.
@@ -112,9 +113,10 @@ class SubscriptionServiceAsyncStub(SubscriptionServiceStub):
     CONTENTION.
     """
     ActivatePackage: _aio.UnaryUnaryMultiCallable[_subscription_service_pb2.ActivatePackageRequest, _subscription_service_pb2.ActivatePackageResponse]  # type: ignore[assignment]
-    """Starts or renews a package that has been paid for. What is sold is the
-    package as it is now, or as the snapshot named has it.
-    Errors: PACKAGE_NOT_SOLD, WALLET_NOT_FOUND, COUPON_NOT_FOUND,
+    """Starts or renews a package that has been paid for: once a payment, where one
+    is named. What is sold is the package as it is now, or as the snapshot named
+    has it.
+    Errors: PAYMENT_ALREADY_USED, FIELD_INVALID, PACKAGE_NOT_SOLD, WALLET_NOT_FOUND, COUPON_NOT_FOUND,
     COUPON_USED_UP, COUPON_USED_BY_USER, COUPON_EXPIRED, COUPON_NOT_YET_VALID,
     COUPON_NOT_FOR_PACKAGE, COUPON_NOT_A_DISCOUNT, REQUEST_ID_REUSED,
     TOO_MANY_GRANTS, AMOUNT_OUT_OF_RANGE, CONTENTION.
@@ -180,9 +182,10 @@ class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _subscription_service_pb2.ActivatePackageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_subscription_service_pb2.ActivatePackageResponse, _abc.Awaitable[_subscription_service_pb2.ActivatePackageResponse]]:
-        """Starts or renews a package that has been paid for. What is sold is the
-        package as it is now, or as the snapshot named has it.
-        Errors: PACKAGE_NOT_SOLD, WALLET_NOT_FOUND, COUPON_NOT_FOUND,
+        """Starts or renews a package that has been paid for: once a payment, where one
+        is named. What is sold is the package as it is now, or as the snapshot named
+        has it.
+        Errors: PAYMENT_ALREADY_USED, FIELD_INVALID, PACKAGE_NOT_SOLD, WALLET_NOT_FOUND, COUPON_NOT_FOUND,
         COUPON_USED_UP, COUPON_USED_BY_USER, COUPON_EXPIRED, COUPON_NOT_YET_VALID,
         COUPON_NOT_FOR_PACKAGE, COUPON_NOT_A_DISCOUNT, REQUEST_ID_REUSED,
         TOO_MANY_GRANTS, AMOUNT_OUT_OF_RANGE, CONTENTION.
