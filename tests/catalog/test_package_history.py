@@ -182,12 +182,12 @@ class TestBounds:
     async def test_a_part_of_too_many_packages_is_not_changed(
         self, served: Served, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(parts, "MAX_PACKAGES", 2)
         feature, plan = await new_feature(served), await new_plan(served)
         for _ in range(3):
             made = await new_package(served)
             await include(served, made.id, feature.id)
             await new_price(served, made.id, plan.id)
+        monkeypatch.setattr(parts, "MAX_PACKAGES", 2)
         for work, field in (
             (change_feature(served, feature.id, name="Other"), "feature.id"),
             (change(served, "Plan", plan.id, sequence=7), "plan.id"),
@@ -195,6 +195,23 @@ class TestBounds:
             with refused("FIELD_INVALID") as refusal:
                 await work
             assert refusal.metadata == {"field": field}
+
+    async def test_a_part_is_not_put_into_one_package_too_many(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(parts, "MAX_PACKAGES", 2)
+        feature, plan = await new_feature(served), await new_plan(served)
+        for number in range(3):
+            made = await new_package(served)
+            works = include(served, made.id, feature.id), new_price(served, made.id, plan.id)
+            for work, field in zip(works, ("feature.id", "plan.id"), strict=True):
+                if number < 2:
+                    await work
+                    continue
+                with refused("FIELD_INVALID") as refusal:
+                    await work
+                assert refusal.metadata == {"field": field}
+        await change_feature(served, feature.id, name="Other")
 
     async def test_a_part_of_many_packages_is_remembered_for_each(
         self, served: Served, monkeypatch: pytest.MonkeyPatch

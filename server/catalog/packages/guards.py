@@ -50,6 +50,9 @@ async def _guard_join(
 ) -> None:
     row = new or old or {}
     snapshots(changes).of(row["package_id"])
+    comes = new is not None and not new["is_deleted"] and (old is None or old["is_deleted"])
+    if comes:
+        await parts.refuse_one_more(changes, part, row[part.field])
     # Whoever changes the part at the same time has to see that it is this package's too.
     await changes.rely_on(part.collection, [row[part.field]])
     await mark_changed(changes, new, old)

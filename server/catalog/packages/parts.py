@@ -9,7 +9,7 @@ from zaaz.catalog.v1.feature_pb2 import Feature
 from zaaz.catalog.v1.package_plan_pb2 import PackagePlan
 from zaaz.catalog.v1.plan_pb2 import Plan
 
-from server.kernel.errors import field_invalid
+from server.kernel.errors import DomainError, field_invalid
 from server.resources.changes import Changes
 
 MAX_PACKAGES: Final = 100
@@ -49,8 +49,18 @@ async def packages_with(changes: Changes, part: Part, row_id: ObjectId) -> list[
     query = {**part.in_use, part.field: row_id}
     joins = await changes.tx.find(part.joins, query, limit=MAX_PACKAGES + 1)
     if len(joins) > MAX_PACKAGES:
-        raise field_invalid(f"{part.name}.id", f"is in more than {MAX_PACKAGES} packages")
+        raise _in_too_many(part)
     return [join["package_id"] for join in joins]
+
+
+async def refuse_one_more(changes: Changes, part: Part, row_id: ObjectId) -> None:
+    """FIELD_INVALID where it would be in one package too many to be changed again."""
+    if len(await packages_with(changes, part, row_id)) == MAX_PACKAGES:
+        raise _in_too_many(part)
+
+
+def _in_too_many(part: Part) -> DomainError:
+    return field_invalid(f"{part.name}.id", f"may be in {MAX_PACKAGES} packages")
 
 
 async def parts_of(
