@@ -337,7 +337,8 @@ async def test_what_the_disk_missed_is_not_missed_by_the_next_process(
         spool.heal()
         await stream.send_feature_usage(large(FIT + 6))
         await until(lambda: status_of(stream).memory_events == 0, 20)
-        assert spool.on_disk() == [f"key-{FIT + 6}"]
+        held = spool.on_disk()  # what was acknowledged made room for the last ones, or the last
+        assert held == names(FIT + 7)[-len(held) :] != names(FIT + 7)
         await stream._cancel()  # with which it is told nothing more, and closes the directory
         async with spool.stream(client) as stream:
             assert stream.next_offset == FIT + 7
