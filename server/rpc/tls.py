@@ -119,7 +119,10 @@ def _state(path: Path | None) -> tuple[int, ...] | None:
         found = None if path is None else path.stat()
     except OSError:
         return None
-    return found and (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+    # A change of its mode alone may let it be read: ctime tells of that too.
+    if found is None:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def _check(tls: Tls) -> None:
