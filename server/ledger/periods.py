@@ -52,8 +52,8 @@ def begin(
     period = _period(wallet.profile, terms, start)
     if period.end_ms > MAX_END_MS:
         raise field_invalid("plan_id", "would end after the year 9999")
-    if period.event != PackageEvent.TOPPED_UP:
-        wallet = wallet._replace(profile=_having(wallet.profile, period, start.entry_id))
+    after = _topped_up if period.event == PackageEvent.TOPPED_UP else _having
+    wallet = wallet._replace(profile=after(wallet.profile, period, start))
     credits_ = Credits(terms.credits_micros, start.source, 0, period.end_ms)
     posting = granting(wallet, credits_, start.entry_id, start.cause, now_ms)
     posting = posting._replace(period=period)
@@ -120,13 +120,20 @@ def _period(profile: Profile, terms: Terms, start: Start) -> Period:
 
 
 def _is_top_up(current: Subscription | None, terms: Terms) -> bool:
-    """Whether it is credits only, bought beside a subscription that is worth keeping."""
-    if current is None or terms.is_subscription or not current.terms.is_subscription:
-        return False
-    return current.terms.is_paid or not terms.is_paid
+    """Whether it is credits, bought beside a subscription."""
+    return current is not None and current.terms.is_subscription and not terms.is_subscription
 
 
-def _having(profile: Profile, period: Period, entry_id: ObjectId) -> Profile:
+def _topped_up(profile: Profile, period: Period, start: Start) -> Profile:
+    """A package that is free goes on for as long as credits that were paid for."""
+    current = profile.subscription
+    is_free = current is not None and not current.terms.is_paid
+    if start.only_credits or not is_free or not period.terms.is_paid:
+        return profile
+    return profile._replace(type=WalletType.PAID, expires_ms=max(profile.expires_ms, period.end_ms))
+
+
+def _having(profile: Profile, period: Period, start: Start) -> Profile:
     terms, current, start_ms = period.terms, profile.subscription, period.start_ms
     if period.event == PackageEvent.RENEWED and current is not None:
         start_ms = current.start_ms
@@ -136,7 +143,7 @@ def _having(profile: Profile, period: Period, entry_id: ObjectId) -> Profile:
         package_id=terms.package_id,
         plan_id=terms.plan_id,
         package_history_id=terms.package_history_id,
-        subscription=Subscription(entry_id, terms, start_ms),
+        subscription=Subscription(start.entry_id, terms, start_ms),
     )
 
 

@@ -109,10 +109,12 @@ class PlainWallet:
         self.onboarded = self.onboarded or onboarding
         current = None if self.package is None else self.package.terms
         beside = current is not None and current.is_subscription and not terms.is_subscription
-        worth_keeping = current is not None and (current.is_paid or not terms.is_paid)
         only_credits = onboarding and self.package is not None
-        if only_credits or (beside and worth_keeping):
-            self.grant(grant_id, terms.credits_micros, 0, now_ms + terms.duration_ms)
+        if only_credits or beside:
+            ends_ms = now_ms + terms.duration_ms
+            if terms.is_paid and current is not None and not current.is_paid and not only_credits:
+                self.is_paid, self.expires_ms = True, max(self.expires_ms, ends_ms)
+            self.grant(grant_id, terms.credits_micros, 0, ends_ms)
             return
         begins_ms = now_ms
         if terms.package_id == self.package_id:

@@ -191,12 +191,21 @@ class TestAnotherPackage:
         assert after.credits_micros == 2 * FIVE_CREDITS
         assert await market.kinds(user_id) == ["STARTED", "TOPPED_UP"]
 
-    async def test_paid_credits_take_the_place_of_a_free_package(self, market: Market) -> None:
+    async def test_a_free_package_goes_on_for_as_long_as_paid_credits(self, market: Market) -> None:
         free, pack = await market.package(usd_micros=0), await market.package(CREDITS, days=365)
         user_id = await market.served.new_wallet()
         assert (await market.activate(user_id, free)).wallet.type == FREE
         wallet = (await market.activate(user_id, pack)).wallet
-        assert (wallet.package_id, wallet.type) == (pack.package_id, PAID)
+        assert (wallet.package_id, wallet.type) == (free.package_id, PAID)
+        ends_ms = market.clock() + 365 * 86_400_000
+        assert wallet.expires_time == wallet.subscription.expires_time == at(ends_ms)
+        market.clock.advance(MONTH_MS)
+        assert (await market.wallet(user_id)).available_micros == FIVE_CREDITS
+        market.clock.advance(365 * 86_400_000 - MONTH_MS)
+        wallet = await market.wallet(user_id)
+        assert (wallet.type, wallet.available_micros) == (FREE, 0)
+        assert await market.kinds(user_id) == ["STARTED", "TOPPED_UP"]
+        await assert_sound(market, user_id)
 
 
 class TestSchedule:

@@ -33,10 +33,10 @@ class SubscriptionServiceStub:
     The package that a user has already is renewed: its plan's duration is added
     to the later of now and expires_time. Another package starts now and takes
     the place of the present one; credits granted before stay until they expire.
-    A package of type CREDITS, bought while a subscription runs, grants its
-    credits and leaves the subscription as it is, unless it is paid for and the
-    subscription is not. Credits are good until the period that they were
-    granted for ends.
+    A package of type CREDITS, given while a subscription runs, grants its
+    credits and leaves the subscription as it is; one that is free goes on for as
+    long as credits that were paid for are good, and counts as paid. Credits are
+    good until the period that they were granted for ends.
     """
 
     def __init__(self, channel):
@@ -89,17 +89,17 @@ class SubscriptionServiceServicer:
     The package that a user has already is renewed: its plan's duration is added
     to the later of now and expires_time. Another package starts now and takes
     the place of the present one; credits granted before stay until they expire.
-    A package of type CREDITS, bought while a subscription runs, grants its
-    credits and leaves the subscription as it is, unless it is paid for and the
-    subscription is not. Credits are good until the period that they were
-    granted for ends.
+    A package of type CREDITS, given while a subscription runs, grants its
+    credits and leaves the subscription as it is; one that is free goes on for as
+    long as credits that were paid for are good, and counts as paid. Credits are
+    good until the period that they were granted for ends.
     """
 
     def OnboardUser(self, request, context):
         """Gives a user the initial package with its initial plan, and its credits:
         once, for ever, however often and concurrently it is asked. Makes the
-        wallet if there is none. A user who has a package keeps it and is given
-        the credits only.
+        wallet if there is none. A user whose package runs keeps it and is
+        given the credits only.
         Errors: INITIAL_PACKAGE_MISSING, REQUEST_ID_REUSED, TOO_MANY_GRANTS,
         CONTENTION.
         """
@@ -221,10 +221,10 @@ class SubscriptionService:
     The package that a user has already is renewed: its plan's duration is added
     to the later of now and expires_time. Another package starts now and takes
     the place of the present one; credits granted before stay until they expire.
-    A package of type CREDITS, bought while a subscription runs, grants its
-    credits and leaves the subscription as it is, unless it is paid for and the
-    subscription is not. Credits are good until the period that they were
-    granted for ends.
+    A package of type CREDITS, given while a subscription runs, grants its
+    credits and leaves the subscription as it is; one that is free goes on for as
+    long as credits that were paid for are good, and counts as paid. Credits are
+    good until the period that they were granted for ends.
     """
 
     @staticmethod
