@@ -272,9 +272,13 @@ def refresher_failed() -> Iterator[asyncio.Event]:
         return True
 
     logger = logging.getLogger("server.auth.authenticator")
+    level = logger.level
+    # A server that ran before may have silenced the root.
+    logger.setLevel(logging.INFO)
     logger.addFilter(hear)
     yield failed
     logger.removeFilter(hear)
+    logger.setLevel(level)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from zaaz.auth.v1.auth_service_pb2 import (
     RevokeApiKeyRequest,
 )
 from zaaz.credits.v1.credits_service_pb2 import GrantCreditsRequest
-from zaaz.credits.v1.usage_service_pb2 import IngestUsageRequest, OpenUsageStream
 from zaaz.ledger.v1.grant_pb2 import INCREASE_SOURCE_BONUS
 from zaaz.wallet.v1.wallet_service_pb2 import (
     CreateWalletRequest,
@@ -27,8 +26,6 @@ from zaaz_client import (
     KeyFile,
     KeyReplaced,
     Tls,
-    Unavailable,
-    UsageStreamSettings,
     WalletChanged,
     WalletEvent,
     WalletSnapshot,
@@ -43,33 +40,18 @@ from server.app import running
 from server.config import Settings
 from server.kernel.clock import system_clock
 from server.rpc.logs import configure_logging
-from tests.certificates import Authority, Certified
+from tests.certificates import Authority
 from tests.conftest import MongoClient
 from tests.ledger.calls import PRICE, soon
 from tests.serving import SECRET, Served, make_key, new_key, new_user, usage_event
 
-from .peer import KEY, Peer, event, status
+from .peer import Peer, status
 from .proxy import CuttingProxy
+from .rotating import QUICK, replace, until
 
 CREDITS = 1_000 * PRICE
-QUICK = UsageStreamSettings(linger_seconds=0.001, max_backoff_seconds=0.1)
 QUICK_WATCH = WatchSettings(max_backoff_seconds=0.1)
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
-
-
-def replace(path: Path, content: bytes | str) -> None:
-    """As whoever keeps a secret does: the file is whole at every moment."""
-    part = path.with_suffix(".part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    part.replace(path)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async def look() -> None:
-        while not holds():  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
-
-    await soon(look())
 
 
 async def new_client_key(served: Served) -> tuple[str, str]:
@@ -263,123 +245,6 @@ def _sequence(event: WalletEvent) -> int:
     return event.wallet.sequence if isinstance(event, WalletSnapshot) else event.sequence
 
 
-class TestCertificates:
-    @pytest.fixture
-    async def secure(self, tmp_path: Path) -> AsyncIterator[Peer]:
-        """A peer whose certificate follows `cert.pem`, known by `roots.pem`."""
-        peer = Peer()  # type: ignore[abstract]
-        self.authority = Authority()
-        peer.credentials = _credentials(self.authority.certify())
-        (tmp_path / "roots.pem").write_bytes(self.authority.roots)
-        await peer.start()
-        yield peer
-        await peer.stop()
-
-    async def test_changed_roots_are_used_for_the_next_call(
-        self, secure: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        caplog.set_level(logging.WARNING, "zaaz_client")
-        roots = tmp_path / "roots.pem"
-        right = roots.read_bytes()
-        replace(roots, Authority().roots)
-        async with ZaazClient(secure.target, KEY, tls=Tls(roots=roots)) as client:
-            with pytest.raises(Unavailable):
-                await client.usage.IngestUsage(_open()).read()
-            replace(roots, "nothing")
-            with pytest.raises(Unavailable):
-                await client.usage.IngestUsage(_open()).read()
-            assert "cannot be used" in caplog.text
-            replace(roots, right)
-            async with client.usage_stream("w", settings=QUICK) as stream:
-                await stream.send(event(0))
-        assert secure.writers["w"].keys == ["key-0"]
-
-    async def test_calls_under_way_end_where_they_began(self, secure: Peer, tmp_path: Path) -> None:
-        roots = tmp_path / "roots.pem"
-        async with (
-            ZaazClient(secure.target, KEY, tls=Tls(roots=str(roots))) as client,
-            client.usage_stream("old", settings=QUICK) as old,
-        ):
-            await old.send(event(0))
-            await old.flush()
-            connections = client.channel._connections
-            first = connections.newest()
-            replace(roots, Authority().roots + roots.read_bytes())
-            async with client.usage_stream("new", settings=QUICK) as new:
-                await new.send(event(0))
-                await new.flush()
-                await old.send(event(1))
-                await old.flush()
-            assert connections.newest() is not first
-            assert not first.is_closed
-            assert old.counters.reopened == 0
-            await old.close()
-            await until(lambda: first.is_closed)
-        assert secure.writers["old"].keys == ["key-0", "key-1"]
-        assert secure.writers["new"].keys == ["key-0"]
-
-    async def test_of_this_side_of_bytes_and_of_files(self, tmp_path: Path) -> None:
-        authority, clients = Authority(), Authority()
-        peer = Peer()  # type: ignore[abstract]
-        pair = authority.certify()
-        peer.credentials = grpc.ssl_server_credentials(
-            [(pair.key, pair.certificate)], clients.roots, require_client_auth=True
-        )
-        await peer.start()
-        own = clients.certify()
-        certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-        Authority().certify().write(certificate, key)
-        try:
-            given = Tls(roots=authority.roots, certificate=own.certificate, key=own.key)
-            await _deliver(ZaazClient(peer.target, KEY, tls=given), "bytes")
-            from_files = Tls(roots=authority.roots, certificate=certificate, key=key)
-            async with ZaazClient(peer.target, KEY, tls=from_files) as client:
-                with pytest.raises(Unavailable):
-                    await client.usage.IngestUsage(_open()).read()
-                replace(key, own.key)  # half of it: nothing is tried with that
-                assert client.channel._connections.newest() is client.channel._connections.newest()
-                replace(certificate, own.certificate)
-                async with client.usage_stream("files", settings=QUICK) as stream:
-                    await stream.send(event(0))
-            with pytest.raises(Unavailable):
-                await _deliver(ZaazClient(peer.target, KEY, tls=authority.roots), "none")
-        finally:
-            await peer.stop()
-        assert set(peer.writers) == {"bytes", "files"}
-
-    async def test_what_cannot_be_used_is_told_once(
-        self, secure: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        pair = Authority().certify()
-        for name, content in (("cert", pair.certificate), ("key", pair.key)):
-            replace(tmp_path / name, content)
-        roots, certificate = tmp_path / "roots.pem", tmp_path / "cert"
-        tls = Tls(roots=roots, certificate=certificate, key=tmp_path / "key")
-        async with ZaazClient(secure.target, KEY, tls=tls) as client:
-            roots.unlink()
-            replace(certificate, pair.certificate)
-            for _ in range(5):
-                client.usage.IngestUsage(_open()).cancel()
-        assert len(caplog.records) == 1
-
-    async def test_what_makes_no_sense_is_said_when_opening(self, tmp_path: Path) -> None:
-        one, other = Authority().certify(), Authority().certify()
-        wrong: list[tuple[Tls, str]] = [
-            (Tls(roots=b"x"), "roots: no certificates"),
-            (Tls(certificate=b"x", key=one.key), "certificate: no certificates"),
-            (Tls(certificate=one.certificate, key=b"x"), "key: no private key"),
-            (Tls(certificate=one.certificate, key=other.key), "belong together"),
-        ]
-        for tls, said in wrong:
-            with pytest.raises(ValueError, match=said):
-                await ZaazClient("127.0.0.1:1", KEY, tls=tls).__aenter__()
-        with pytest.raises(FileNotFoundError):
-            await ZaazClient("127.0.0.1:1", KEY, tls=Tls(roots=tmp_path / "no")).__aenter__()
-        with pytest.raises(ValueError, match="go together"):
-            Tls(certificate=one.certificate)
-        assert "PRIVATE" not in repr(Tls(certificate=one.certificate, key=one.key))
-
-
 @asynccontextmanager
 async def encrypted(
     mongo_url: str, database: str, folder: Path, client_ca: Path | None = None
@@ -475,20 +340,6 @@ async def _replace_key(client: ZaazClient, file: Path) -> None:
 async def _watch(events: WalletWatch, seen: list[WalletEvent]) -> None:
     async for one in events:
         seen.append(one)
-
-
-async def _deliver(client: ZaazClient, writer_id: str) -> None:
-    settings = UsageStreamSettings(open_timeout_seconds=1)
-    async with client, client.usage_stream(writer_id, settings=settings) as stream:
-        await stream.send(event(0))
-
-
-async def _open() -> AsyncIterator[IngestUsageRequest]:
-    yield IngestUsageRequest(open=OpenUsageStream(writer_id="w"))
-
-
-def _credentials(pair: Certified) -> grpc.ServerCredentials:
-    return grpc.ssl_server_credentials([(pair.key, pair.certificate)])
 
 
 class _Any(grpc.GenericRpcHandler):

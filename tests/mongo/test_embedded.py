@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,8 @@ class TestDirectory:
     async def test_path_that_is_no_socket_path(
         self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        runtime = tmp_path / "run"
-        runtime.mkdir()
+        # Not below tmp_path, which may be long itself.
+        runtime = Path(tempfile.mkdtemp())
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
         mongod = EmbeddedMongod(tmp_path / name)
         try:
@@ -116,6 +117,7 @@ class TestDirectory:
             await write(url, {"_id": 1})
         finally:
             await mongod.stop()
+            shutil.rmtree(runtime)
 
     async def test_private_directory_of_somebody_else_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
