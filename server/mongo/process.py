@@ -20,16 +20,6 @@ STOP_TIMEOUT_SECONDS = 15
 MAX_LOG_BYTES = 16 * 1024 * 1024
 SLOW_OPERATION_MS = 1_000
 OPLOG_MEGABYTES = 1_024
-_EVICTION = ",".join(
-    (
-        # Entries come under random ids, so a large ledger's changed pages are many. Written from a
-        # twentieth of the cache on, as is usual, each is written many times between checkpoints.
-        "eviction_dirty_target=40",
-        "eviction_dirty_trigger=60",
-        "eviction_updates_target=20",
-        "eviction_updates_trigger=40",
-    )
-)
 _PARAMETERS = {
     # Metrics for MongoDB's support: writes that nobody here reads.
     "diagnosticDataCollectionEnabled": "false",
@@ -139,8 +129,6 @@ def _arguments(layout: Layout, tuning: Tuning) -> list[str]:
         "disabled",
         "--wiredTigerCacheSizeGB",
         str(tuning.cache_gigabytes),
-        "--wiredTigerEngineConfigString",
-        _EVICTION,
         "--oplogSize",
         str(OPLOG_MEGABYTES),
         "--logpath",
