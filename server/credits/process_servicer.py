@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from zaaz.common.v1.error_reason_pb2 import ErrorReason
 from zaaz.credits.v1 import credits_process_service_pb2 as pb
@@ -35,6 +35,14 @@ MAX_PAGE_SIZE = 1_000
 DEFAULT_TTL_MS = 300_000
 MAX_TRIES = 3
 """Of a hold whose wallet gets another package each time that the catalog has been asked."""
+
+_Answer = TypeVar(
+    "_Answer",
+    pb.AuthorizeUsageResponse,
+    pb.ExtendHoldResponse,
+    pb.CaptureHoldResponse,
+    pb.ReleaseHoldResponse,
+)
 
 
 class CreditsProcessServicer(CreditsProcessServiceServicer):
@@ -150,8 +158,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
             None if reported is None else (*reported.tokens,),
         )
         posted = await self._holds.extend(caller, operation, asked)
-        hold, wallet = self._after(posted)
-        return pb.ExtendHoldResponse(hold=hold, wallet=wallet)
+        return self._after(posted, pb.ExtendHoldResponse())
 
     async def CaptureHold(
         self, request: pb.CaptureHoldRequest, context: Any
@@ -170,10 +177,10 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
             request.usage_key,
             request.labels,
         )
-        hold, wallet = self._after(posted)
         assert posted.entry is not None
-        transaction = credits_transaction(posted.entry, self._pricing)
-        return pb.CaptureHoldResponse(hold=hold, transaction=transaction, wallet=wallet)
+        answer = self._after(posted, pb.CaptureHoldResponse())
+        credits_transaction(posted.entry, self._pricing, answer.transaction)
+        return answer
 
     async def ReleaseHold(
         self, request: pb.ReleaseHoldRequest, context: Any
@@ -183,8 +190,7 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         known = await self._holds.find(hold_id, _own())
         caller = _caller(request.request_id)
         posted = await self._holds.release(caller, hold_id, known.user_id, request.reason)
-        hold, wallet = self._after(posted)
-        return pb.ReleaseHoldResponse(hold=hold, wallet=wallet)
+        return self._after(posted, pb.ReleaseHoldResponse())
 
     async def ListHolds(self, request: pb.ListHoldsRequest, context: Any) -> pb.ListHoldsResponse:
         """One page of holds, newest first."""
@@ -265,16 +271,16 @@ class CreditsProcessServicer(CreditsProcessServiceServicer):
         return raised
 
     def _allowed(self, posted: Posted) -> pb.AuthorizeUsageResponse:
-        hold, wallet = self._after(posted)
         assert posted.hold is not None
         placed = posted.hold.hold
         estimate = _estimate(Estimate(placed.bound, placed.priced_ms))
-        return pb.AuthorizeUsageResponse(allowed=True, hold=hold, estimate=estimate, wallet=wallet)
+        return self._after(posted, pb.AuthorizeUsageResponse(allowed=True, estimate=estimate))
 
-    def _after(self, posted: Posted) -> tuple[hold_pb2.Hold, Any]:
+    def _after(self, posted: Posted, answer: _Answer) -> _Answer:
         assert posted.hold is not None
-        hold = hold_message(posted.wallet.profile, posted.hold)
-        return hold, wallet_message(posted.wallet, self._clock())
+        hold_message(posted.wallet.profile, posted.hold, answer.hold)
+        wallet_message(posted.wallet, self._clock(), answer.wallet)
+        return answer
 
 
 def _denied(denials: Sequence[DomainError], estimate: Estimate) -> pb.AuthorizeUsageResponse:

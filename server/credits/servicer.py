@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from zaaz.credits.v1 import credits_service_pb2 as pb
-from zaaz.ledger.v1.credits_transaction_pb2 import CreditsTransaction
 
 from server.credits.bypass import bypasses_expiry
 from server.credits.prices.seed import Seed
@@ -24,7 +23,7 @@ from server.ledger.messages import (
     usage_message,
     wallet_message,
 )
-from server.ledger.model import NEVER_MS, Entry
+from server.ledger.model import NEVER_MS
 from server.ledger.reader import LedgerReader
 from server.ledger.service import Caller, Details, Ledger, UsedEndpoint
 from server.resources.binder import bind
@@ -32,7 +31,12 @@ from server.resources.engine import Resources
 from server.rpc.errors import to_status
 
 MAX_PAGE_SIZE = 1_000
-_Response = TypeVar("_Response")
+_Answer = TypeVar(
+    "_Answer",
+    pb.GrantCreditsResponse,
+    pb.ConsumeCreditsResponse,
+    pb.ReverseCreditsTransactionResponse,
+)
 
 
 class CreditsServicer(PricesServicer):
@@ -72,7 +76,7 @@ class CreditsServicer(PricesServicer):
             expires_ms=expires_ms,
             details=_details(request),
         )
-        return self._answer(pb.GrantCreditsResponse, posted)
+        return self._answer(pb.GrantCreditsResponse(), posted)
 
     async def ConsumeCredits(
         self, request: pb.ConsumeCreditsRequest, context: Any
@@ -94,7 +98,7 @@ class CreditsServicer(PricesServicer):
         posted = await self._ledger.reverse(
             _caller(request.request_id), parse_id("id", request.id), request.reason
         )
-        return self._answer(pb.ReverseCreditsTransactionResponse, posted)
+        return self._answer(pb.ReverseCreditsTransactionResponse(), posted)
 
     async def ListCreditsTransactions(
         self, request: pb.ListCreditsTransactionsRequest, context: Any
@@ -104,17 +108,21 @@ class CreditsServicer(PricesServicer):
         after = self._page_tokens.read(query, request.page_token)
         size = page_size(request.page_size, MAX_PAGE_SIZE)
         page = await self._reader.entries(request.user_id, after, size)
-        return pb.ListCreditsTransactionsResponse(
-            credits_transactions=[self._transaction(entry) for entry in page.rows],
-            next_page_token=self._page_tokens.next(query, page.cursor),
+        answer = pb.ListCreditsTransactionsResponse(
+            next_page_token=self._page_tokens.next(query, page.cursor)
         )
+        for entry in page.rows:
+            credits_transaction(entry, self._pricing, answer.credits_transactions.add())
+        return answer
 
     async def GetCreditsTransaction(
         self, request: pb.GetCreditsTransactionRequest, context: Any
     ) -> pb.GetCreditsTransactionResponse:
         """One transaction."""
         entry = await self._reader.entry(parse_id("id", request.id))
-        return pb.GetCreditsTransactionResponse(credits_transaction=self._transaction(entry))
+        answer = pb.GetCreditsTransactionResponse()
+        credits_transaction(entry, self._pricing, answer.credits_transaction)
+        return answer
 
     async def ListCreditsUsages(
         self, request: pb.ListCreditsUsagesRequest, context: Any
@@ -125,10 +133,12 @@ class CreditsServicer(PricesServicer):
         size = page_size(request.page_size, MAX_PAGE_SIZE)
         page = await self._reader.entries(request.user_id, after, size, only_usage=True)
         internal = current_principal().is_admin
-        return pb.ListCreditsUsagesResponse(
-            credits_usages=[usage_message(entry, internal=internal) for entry in page.rows],
-            next_page_token=self._page_tokens.next(query, page.cursor),
+        answer = pb.ListCreditsUsagesResponse(
+            next_page_token=self._page_tokens.next(query, page.cursor)
         )
+        for entry in page.rows:
+            usage_message(entry, answer.credits_usages.add(), internal=internal)
+        return answer
 
     async def GetCreditsUsage(
         self, request: pb.GetCreditsUsageRequest, context: Any
@@ -147,7 +157,7 @@ class CreditsServicer(PricesServicer):
         return pb.GetCreditsUsageResponse(credits_usage=usage_message(entry, internal=internal))
 
     async def _consume(self, request: pb.ConsumeCreditsRequest) -> pb.ConsumeCreditsResponse:
-        return self._answer(pb.ConsumeCreditsResponse, await self._consumed(request))
+        return self._answer(pb.ConsumeCreditsResponse(), await self._consumed(request))
 
     async def _consumed(self, request: pb.ConsumeCreditsRequest) -> Posted:
         caller, value = _caller(request.request_id), request.feature_endpoint
@@ -171,16 +181,12 @@ class CreditsServicer(PricesServicer):
         except DomainError as error:
             return pb.ConsumeCreditsResult(error=to_status(error))
 
-    def _answer(self, response: Callable[..., _Response], posted: Posted) -> _Response:
+    def _answer(self, answer: _Answer, posted: Posted) -> _Answer:
         if posted.entry is None:
             raise ValueError("an operation that moves credits makes an entry")
-        return response(
-            transaction=self._transaction(posted.entry),
-            wallet=wallet_message(posted.wallet, self._clock()),
-        )
-
-    def _transaction(self, entry: Entry) -> CreditsTransaction:
-        return credits_transaction(entry, self._pricing)
+        credits_transaction(posted.entry, self._pricing, answer.transaction)
+        wallet_message(posted.wallet, self._clock(), answer.wallet)
+        return answer
 
 
 def _caller(request_id: str) -> Caller:

@@ -17,6 +17,13 @@ def timestamp(time_ms: int) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=milliseconds * _NANOS_PER_MS)
 
 
+def put_time(into: Timestamp, time_ms: int) -> None:
+    """Sets a message's own timestamp, still at zero, to that moment."""
+    seconds, milliseconds = divmod(time_ms, 1_000)
+    into.seconds = seconds
+    into.nanos = milliseconds * _NANOS_PER_MS
+
+
 def from_timestamp(moment: Timestamp) -> int:
     """Milliseconds since the epoch, rounded down, of a time whose range is checked elsewhere."""
     return moment.seconds * 1_000 + moment.nanos // _NANOS_PER_MS

@@ -73,7 +73,9 @@ class WalletServicer(WalletServiceServicer):
     async def GetWallet(self, request: pb.GetWalletRequest, context: Any) -> pb.GetWalletResponse:
         """The wallet with what is due expired."""
         wallet = await self._reader.wallet(request.user_id)
-        return pb.GetWalletResponse(wallet=self._message(wallet))
+        answer = pb.GetWalletResponse()
+        wallet_message(wallet, self._clock(), answer.wallet)
+        return answer
 
     async def ListWallets(
         self, request: pb.ListWalletsRequest, context: Any
@@ -83,10 +85,10 @@ class WalletServicer(WalletServiceServicer):
         after = self._page_tokens.read(query, request.page_token)
         size = page_size(request.page_size, MAX_PAGE_SIZE)
         page = await self._reader.wallets(request.email, after, size)
-        return pb.ListWalletsResponse(
-            wallets=[self._message(wallet) for wallet in page.rows],
-            next_page_token=self._page_tokens.next(query, page.cursor),
-        )
+        answer = pb.ListWalletsResponse(next_page_token=self._page_tokens.next(query, page.cursor))
+        for wallet in page.rows:
+            wallet_message(wallet, self._clock(), answer.wallets.add())
+        return answer
 
     async def UpdateWallet(
         self, request: pb.UpdateWalletRequest, context: Any

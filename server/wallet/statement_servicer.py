@@ -186,7 +186,8 @@ def _lines(entries: list[Entry]) -> list[pb.StatementLine]:
         taken_bytes += len(form)
         if lines and taken_bytes > MAX_PAGE_BYTES:
             break
-        line = pb.StatementLine(transaction=transaction_message(entry), canonical=form.decode())
+        line = pb.StatementLine(canonical=form.decode())
+        transaction_message(entry, line.transaction)
         lines.append(line)
     return lines
 

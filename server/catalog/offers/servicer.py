@@ -83,10 +83,10 @@ class OfferServicer(OfferServiceServicer):
         posted = await self._redeem(caller, request.user_id, request.code.upper())
         if posted.entry is None:
             raise ValueError("a redemption makes an entry")
-        return pb.RedeemCouponResponse(
-            transaction=transaction_message(posted.entry),
-            wallet=wallet_message(posted.wallet, self._clock()),
-        )
+        answer = pb.RedeemCouponResponse()
+        transaction_message(posted.entry, answer.transaction)
+        wallet_message(posted.wallet, self._clock(), answer.wallet)
+        return answer
 
     async def _redeem(self, caller: Caller, user_id: str, code: str) -> Posted:
         asked = ("redeem", user_id, code)
