@@ -27,7 +27,7 @@ from server.mongo.errors import is_unavailable
 from server.realtime.port import Realtime
 from server.rpc.address import Address, parse_address
 from server.rpc.drain import Drain
-from server.rpc.interceptor import Edge
+from server.rpc.edge import Edge
 from server.rpc.logs import EventLog
 from server.rpc.server import CannotServeError, RpcServer, TlsFiles
 from server.rpc.telemetry import Telemetry

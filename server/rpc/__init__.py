@@ -1,7 +1,7 @@
 """The gRPC edge: all that happens to a call before and after its domain.
 
 server       serves; listening, health, drain beside it
-interceptor  the order of the steps, outermost last:
+edge         the order of the steps, outermost last:
   kinds, decoding, validation   bytes -> checked message -> handler -> bytes
   deadline                      unary calls end
   access                        who may call

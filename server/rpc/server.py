@@ -5,21 +5,22 @@ Make an RpcServer, `add` every servicer, `start`; at the end `stop`.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from server.kernel.tasks import end
 from server.rpc.access import rule_of
 from server.rpc.address import Address
 from server.rpc.decoding import TRANSPORT_MESSAGE_BYTES
+from server.rpc.edge import Edge, EdgeHandlers
 from server.rpc.health import Check, Health
-from server.rpc.interceptor import Edge, EdgeInterceptor
-from server.rpc.kinds import is_defined
+from server.rpc.kinds import Handler, is_defined
 from server.rpc.listening import CannotServeError, bind
 from server.rpc.tls import TlsFiles
 from server.rpc.validation import warm
@@ -79,7 +80,8 @@ class RpcServer:
         )
         self._check = check
         self._services: list[str] = []
-        self._server = grpc.aio.server(interceptors=[EdgeInterceptor(edge)], options=OPTIONS)
+        self._handlers = EdgeHandlers(edge)
+        self._server = grpc.aio.server(handlers=(self._handlers,), options=OPTIONS)
         self._health: Health | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -94,7 +96,7 @@ class RpcServer:
 
         `complete`: also when one of the service's methods is neither written nor bound.
         """
-        recorder = _Recorder(self._server)
+        recorder = _Recorder(self._handlers)
         add_to_server(servicer, recorder)
         closed = [name for name in recorder.methods if rule_of(name).is_closed]
         if closed:
@@ -146,26 +148,28 @@ class RpcServer:
             await end(self._watching)
 
     def _add_infrastructure(self, health: Health) -> None:
-        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._handlers)
         if self._reflect:
             names = (*self._services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+            servicer = ReflectionServicer(names)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, self._handlers)
 
 
 class _Recorder:
     """Stands for the server while a servicer is added: notes which services and methods come."""
 
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
+    def __init__(self, handlers: EdgeHandlers) -> None:
+        self._handlers = handlers
         self.services: list[str] = []
         self.methods: list[str] = []
         self.undefined: list[str] = []
         self.requests: list[Message] = []
 
-    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        self._server.add_generic_rpc_handlers(tuple(handlers))
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        self._handlers.add_generic_rpc_handlers(handlers)
 
-    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        self._handlers.add_registered_method_handlers(service, handlers)
         self.services.append(service)
         self.methods += [f"/{service}/{name}" for name in handlers]
         for name, handler in handlers.items():

@@ -17,7 +17,7 @@ from server.auth.servicer import AuthServicer
 from server.kernel.paging import PageTokens
 from server.rpc.address import Address
 from server.rpc.drain import Drain
-from server.rpc.interceptor import Edge
+from server.rpc.edge import Edge
 from server.rpc.server import RpcServer
 from server.rpc.telemetry import Telemetry
 from tests.serving import reason_of as reason_in

@@ -23,7 +23,7 @@ from server.resources.engine import Resources
 from server.resources.model import History, Reference, Resource, Unique
 from server.rpc.address import parse_address
 from server.rpc.drain import Drain
-from server.rpc.interceptor import Edge
+from server.rpc.edge import Edge
 from server.rpc.kinds import is_written
 from server.rpc.logs import configure_logging
 from server.rpc.server import CannotServeError, RpcServer

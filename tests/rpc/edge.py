@@ -19,7 +19,7 @@ from server.kernel.errors import DomainError, Reason
 from server.kernel.principal import Principal
 from server.rpc.address import Address
 from server.rpc.drain import Drain
-from server.rpc.interceptor import Edge
+from server.rpc.edge import Edge
 from server.rpc.logs import EventLog, JsonFormatter
 from server.rpc.server import RpcServer
 from server.rpc.telemetry import Telemetry

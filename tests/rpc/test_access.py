@@ -11,7 +11,7 @@ from zaaz.wallet.v1.wallet_service_pb2 import WalletDifference
 from server.kernel.principal import current_principal
 from server.rpc.access import rule_of
 from server.rpc.drain import Drain
-from server.rpc.interceptor import Edge, EdgeInterceptor
+from server.rpc.edge import Edge, EdgeHandlers
 from server.rpc.server import CannotServeError, RpcServer
 from server.rpc.telemetry import Telemetry
 from tests.rpc.edge import (
@@ -96,8 +96,9 @@ async def test_permission_comes_before_anything_about_the_request(raw: bytes) ->
 
 async def test_a_method_without_a_rule_is_closed_even_to_admins() -> None:
     edge = Edge(Keys(), lambda _: None, Drain(), Telemetry(None))
-    server = grpc.aio.server(interceptors=[EdgeInterceptor(edge)])
-    adding(Closed=echo)(object(), server)
+    handlers = EdgeHandlers(edge)
+    adding(Closed=echo)(object(), handlers)
+    server = grpc.aio.server(handlers=(handlers,))
     port = server.add_insecure_port(str(LOOPBACK))
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from server.rpc.address import Address, parse_address
 from server.rpc.drain import Drain
-from server.rpc.interceptor import Edge
+from server.rpc.edge import Edge
 from server.rpc.server import OPTIONS, CannotServeError, RpcServer, TlsFiles
 from server.rpc.telemetry import Telemetry
 from server.rpc.tls import Tls

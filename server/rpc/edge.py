@@ -1,9 +1,8 @@
-"""The one interceptor: what happens to a call, in order, for all four kinds of RPC."""
+"""What happens to a call, in order, for all four kinds of RPC."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import grpc
 
@@ -16,8 +15,6 @@ from server.rpc.errors import Translate, abort, understand
 from server.rpc.kinds import Handler, bytes_handler, core, unwritten
 from server.rpc.load import MAX_STREAMS, MAX_UNARY_CALLS, Load
 from server.rpc.telemetry import UNKNOWN_METHOD, Telemetry, observing
-
-Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +44,36 @@ class Edge:
         return answering(step)
 
 
-class EdgeInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps each method's handler once, on its first call."""
+class EdgeHandlers(grpc.GenericRpcHandler):
+    """Every method that is served, behind the edge's steps: the one handler that grpc asks.
+
+    Generated `add_XServicer_to_server` functions take it for their server. grpc's own server
+    would register each method, and then wait anew for every one of them at each call; an
+    interceptor would be two coroutines more on the way of a call.
+    """
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
+        self._served: dict[str, Handler] = {}
         self._wrapped: dict[str, Handler] = {}  # one per method served: callers cannot add any
         self._unknown = _unknown(edge)
 
-    async def intercept_service(
-        self,
-        continuation: Continuation,
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        """The wrapped handler; one that answers METHOD_UNIMPLEMENTED when there is none."""
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Nothing: the same handlers come by name."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Serve these methods of a service, by their names."""
+        for name, handler in handlers.items():
+            self._served[f"/{service}/{name}"] = handler
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+        """The method's handler, wrapped on its first call; one that answers
+        METHOD_UNIMPLEMENTED when there is none.
+        """
         name = handler_call_details.method
         wrapped = self._wrapped.get(name)
         if wrapped is None:
-            handler = await continuation(handler_call_details)
+            handler = self._served.get(name)
             if handler is None:
                 return self._unknown
             wrapped = self._wrapped[name] = wrap(self._edge, name, handler)
