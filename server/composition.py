@@ -375,5 +375,5 @@ class _Announcer:
         row = self._outbox.document(topic, payload)
         return None if row is None else OutboxDocument(OUTBOX, row)
 
-    def committed(self) -> None:
-        self._dispatcher.wake()
+    def committed(self, rows: Sequence[OutboxDocument]) -> None:
+        self._dispatcher.wake({row.document["topic"] for row in rows})

@@ -1,6 +1,6 @@
 """The ledger's collections. Owns every write to a wallet."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from bson import ObjectId
@@ -147,8 +147,8 @@ class Announcer(Protocol):
         """The row to insert for a topic and its payload; None where nobody listens."""
         ...
 
-    def committed(self) -> None:
-        """A row is there to be dispatched."""
+    def committed(self, rows: Sequence[OutboxDocument]) -> None:
+        """These rows are there to be dispatched."""
         ...
 
 
@@ -273,7 +273,7 @@ class LedgerStore:
             for collection, document in writes.announcements:
                 await tx.insert(collection, [document])
         if writes.announcements:
-            self._announcer.committed()
+            self._announcer.committed(writes.announcements)
 
     async def _announcements(self, draft: Draft) -> list[OutboxDocument]:
         if not draft.after:

@@ -1,6 +1,7 @@
 """Hands the outbox's messages to their consumers: at least once, each at its own pace."""
 
 import asyncio
+from collections.abc import Collection
 
 from server.kernel.clock import Clock, system_clock
 from server.messaging.consumers import Consumers
@@ -20,10 +21,11 @@ class Dispatcher:
         self._clock = clock
         self._loops: tuple[ConsumerLoop, ...] | None = None
 
-    def wake(self) -> None:
-        """Look now: rows have been committed. From the event loop's thread."""
+    def wake(self, topics: Collection[str]) -> None:
+        """Look now: rows of these topics have been committed. From the event loop's thread."""
         for loop in self._loops or ():
-            loop.woken.set()
+            if not loop.topics.isdisjoint(topics):
+                loop.woken.set()
 
     async def run(self) -> None:
         """Dispatch until cancelled. Survives the database going away.

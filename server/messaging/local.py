@@ -28,7 +28,7 @@ class LocalBus:
             return
         with reachable():
             await self._rows.insert_one(row)
-        self._dispatcher.wake()
+        self._dispatcher.wake((topic,))
 
     def subscribe(self, queue: str, topics: Sequence[str], handle: Handle) -> None:
         """See `Consumers.add`."""

@@ -35,6 +35,7 @@ class ConsumerLoop:
 
     def __init__(self, consumer: Consumer, store: OutboxStore, clock: Clock) -> None:
         self.name = consumer.name
+        self.topics = consumer.topics
         self.woken = asyncio.Event()
         self._consumer = consumer
         self._store = store

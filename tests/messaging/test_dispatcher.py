@@ -358,10 +358,18 @@ class TestRun:
         task = asyncio.create_task(house.dispatcher.run())
         for number in range(3):
             await house.write({"n": number})
-            house.dispatcher.wake()
+            house.dispatcher.wake(("news",))
             async with asyncio.timeout(BOUND_SECONDS):
                 assert await handled.get() == number
         await cancelled(task)
+
+    async def test_wakes_only_who_takes_the_topic(self, house: House, reader: Reader) -> None:
+        house.add(reader.handle, "other", "weather")
+        loops = house.dispatcher._begin()
+
+        house.dispatcher.wake(("weather",))
+
+        assert [loop.name for loop in loops if loop.woken.is_set()] == ["other"]
 
     async def test_a_wake_while_it_works_is_not_lost(
         self, house: House, monkeypatch: pytest.MonkeyPatch
@@ -374,7 +382,7 @@ class TestRun:
                 second.set()
                 return
             await house.write({"n": 2})
-            house.dispatcher.wake()
+            house.dispatcher.wake(("news",))
 
         house.add(handle)
         await house.write({"n": 1})

@@ -193,5 +193,5 @@ class _Nobody:
     def document(self, topic: str, payload: Any) -> None:
         raise AssertionError("a watch writes nothing")
 
-    def committed(self) -> None:
+    def committed(self, rows: Any) -> None:
         raise AssertionError("a watch writes nothing")
