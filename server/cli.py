@@ -9,6 +9,7 @@ import sys
 from collections.abc import Coroutine, Sequence
 
 import orjson
+import uvloop
 
 from server.app import opened_database, running
 from server.auth.model import SCOPES
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), EXIT_SETTINGS)
     logs = configure_logging(settings.log_level)
     try:
-        return asyncio.run(_command(asked, settings, logs))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_command(asked, settings, logs))
     except (CannotServeError, EmbeddedMongodFailed, IndexConflict, OSError) as error:
         return _complain(str(error), EXIT_FAILED)
     except DatabaseUnavailable as error:
