@@ -4,9 +4,10 @@ A belief, not a promise: what is written from it is guarded by the version (a
 writer's epoch and offset) that it started from, and what was lost is forgotten.
 """
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from bson import ObjectId
@@ -28,7 +29,7 @@ Writes need no such bound: what another process has written makes them fail.
 """
 
 MAX_COMPARED = 1_000
-"""Wallets whose versions one query asks for."""
+"""Wallets, or versions of them, that one query asks for."""
 
 
 class StateCache:
@@ -40,6 +41,7 @@ class StateCache:
         self._writers: dict[str, Writer] = {}
         self._ended_holds: dict[ObjectId, HoldRow] = {}
         self._looks = _Looks()
+        self._reads = _Reads(store)
 
     def known(self, user_id: str) -> Wallet | None:
         """A wallet as it is in memory, if it is."""
@@ -56,7 +58,7 @@ class StateCache:
             return wallet
         # Of those that others keep looking at, one query says which have changed.
         await self._compare(self._looks.due(now))
-        stored = (await self._store.wallets([user_id])).get(user_id)
+        stored = await self._reads.wallet(user_id)
         if stored is None:
             return None
         self._looks.note(user_id, now)
@@ -150,6 +152,45 @@ class StateCache:
             known = self._writers.get(key)
             if known is None or known.epoch <= writer.epoch:
                 self._writers[key] = writer
+
+
+class _Reads:
+    """Reads wallets for many at once: who asks while a query is on its way shares the next."""
+
+    def __init__(self, store: LedgerStore) -> None:
+        self._store = store
+        self._waiting: dict[str, list[asyncio.Future[Wallet | None]]] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    async def wallet(self, user_id: str) -> Wallet | None:
+        """The wallet as it is stored after this was called. DatabaseUnavailable."""
+        future: asyncio.Future[Wallet | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(user_id, []).append(future)
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_all())
+        return await future
+
+    async def _read_all(self) -> None:
+        try:
+            while self._waiting:
+                some = list(islice(self._waiting, MAX_COMPARED))
+                await self._read({user_id: self._waiting.pop(user_id) for user_id in some})
+        finally:
+            self._reading = None
+
+    async def _read(self, asked: Mapping[str, Sequence[asyncio.Future[Wallet | None]]]) -> None:
+        try:
+            stored = await self._store.wallets(asked)
+        except Exception as error:  # noqa: BLE001  every caller is told, and raises it
+            for future in chain.from_iterable(asked.values()):
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for user_id, futures in asked.items():
+            for future in futures:
+                # One whose caller has gone is done already.
+                if not future.done():
+                    future.set_result(stored.get(user_id))
 
 
 class _Looks:
