@@ -372,8 +372,8 @@ class _Announcer:
         self._dispatcher = dispatcher
 
     def document(self, topic: str, payload: dict[str, Any]) -> OutboxDocument | None:
-        row = self._outbox.document(topic, payload)
+        row = self._outbox.document(topic, payload, handed_over=True)
         return None if row is None else OutboxDocument(OUTBOX, row)
 
     def committed(self, rows: Sequence[OutboxDocument]) -> None:
-        self._dispatcher.wake({row.document["topic"] for row in rows})
+        self._dispatcher.hand_over([row.document for row in rows])

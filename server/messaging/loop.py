@@ -4,13 +4,16 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from bson import ObjectId
 
 from server.kernel.clock import Clock
+from server.kernel.ids import new_id
 from server.messaging.consumers import Consumer, ConsumerUnavailable, Message, Rejected
-from server.messaging.store import Claim, OutboxStore
+from server.messaging.store import LEASE_MS, Claim, OutboxStore, message_of
 from server.mongo.errors import is_unavailable, reachable
 
 logger = logging.getLogger(__name__)
@@ -18,6 +21,8 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE = 32
 POLL_INTERVAL_SECONDS = 1.0
 """For rows that nobody woke us for: another process's, or from before a crash."""
+MAX_HANDED = 1_024
+"""Rows handed over that wait; more are found in the database like another process's."""
 GATHER_SECONDS = 0.05
 """Between the beginnings of two small batches: under load, rows are taken together."""
 HANDLE_TIMEOUT_SECONDS = 10.0
@@ -41,6 +46,14 @@ class ConsumerLoop:
         self._store = store
         self._clock = clock
         self._failures = 0
+        self._handed: deque[Message] = deque()
+        self._look_at = 0.0
+
+    def hand(self, row: Mapping[str, Any]) -> None:
+        """Takes a row that was committed just now; one too many is found when it is due."""
+        if len(self._handed) < MAX_HANDED:
+            self._handed.append(message_of(row, self.name))
+        self.woken.set()
 
     async def run(self) -> None:
         """Until cancelled, whatever happens."""
@@ -62,11 +75,23 @@ class ConsumerLoop:
                     await asyncio.sleep(began + GATHER_SECONDS - time.monotonic())
 
     async def run_once(self) -> int:
-        """One batch; how many messages were taken."""
+        """One batch; how many messages were taken. What was handed over comes first."""
+        handed = self._take_handed()
+        taken = len(handed.messages)
         with reachable():
-            claim = await self._store.claim(self.name, BATCH_SIZE)
-            await self._work(claim)
-        return len(claim.messages)
+            await self._work(handed)
+            if not taken or time.monotonic() >= self._look_at:
+                self._look_at = time.monotonic() + POLL_INTERVAL_SECONDS
+                claim = await self._store.claim(self.name, BATCH_SIZE)
+                taken += len(claim.messages)
+                await self._work(claim)
+        return taken
+
+    def _take_handed(self) -> Claim:
+        """Rows under no lease: what fails of them is left as it is, and tried again when due."""
+        count = min(BATCH_SIZE, len(self._handed))
+        messages = tuple(self._handed.popleft() for _ in range(count))
+        return Claim(self.name, new_id(), self._clock() + LEASE_MS, messages)
 
     async def _wait_for_work(self) -> None:
         with suppress(TimeoutError):

@@ -6,7 +6,8 @@ transactions that overlap commit in another order than they began, and a cursor
 over ids or times passes by the earlier one.
 
 `due_time` is both the pause after a failure and the lease of a claim: a row
-that was claimed by a process that died is due again when its lease is over.
+that was claimed by a process that died is due again when its lease is over, and
+one that its writer hands over to its own dispatcher is so from the start.
 
 Claims and marks need not survive a crash or a failover (the worst is a second
 delivery), so they don't wait for the disk, which the ledger needs; and to see
@@ -111,7 +112,7 @@ class OutboxStore:
         asked = [row["_id"] for row in rows]
         safe = set(await _ids(self._committed, {"_id": {"$in": asked}}))
         await self.release(claim, [row_id for row_id in asked if row_id not in safe])
-        messages = [_message(row, claim.consumer) for row in rows if row["_id"] in safe]
+        messages = [message_of(row, claim.consumer) for row in rows if row["_id"] in safe]
         return replace(claim, messages=tuple(messages))
 
     async def done(self, claim: Claim, ids: Sequence[ObjectId]) -> None:
@@ -192,13 +193,16 @@ def _without(consumer: str) -> list[dict[str, Any]]:
     ]
 
 
-def _message(row: Mapping[str, Any], consumer: str) -> Message:
+def message_of(row: Mapping[str, Any], consumer: str) -> Message:
+    """The row as its consumer is given it."""
     mine = next(entry for entry in row["undone"] if entry["consumer"] == consumer)
+    created = row["created_time"]
     return Message(
         id=row["_id"],
         topic=row["topic"],
         key=row["key"],
         payload=row["payload"],
-        created_time=int(DatetimeMS(row["created_time"])),
+        # A row that was read has a datetime, one that was made here what was written.
+        created_time=int(created if isinstance(created, DatetimeMS) else DatetimeMS(created)),
         attempts=mine["attempts"],
     )

@@ -35,6 +35,14 @@ class House:
                 assert row is not None
                 await tx.insert(OUTBOX, [row])
 
+    async def commit_for_handover(self, *numbers: int) -> list[dict[str, Any]]:
+        """Commit a row for each number, to be handed over; the rows."""
+        made = [self.outbox.document("news", {"n": n}, handed_over=True) for n in numbers]
+        rows = [row for row in made if row is not None]
+        async with self.database.transaction() as tx:
+            await tx.insert(OUTBOX, rows)
+        return rows
+
     async def rows(self) -> list[dict[str, Any]]:
         """What is left, marks included that a majority has yet to see."""
         outbox = self.database.collection(OUTBOX)

@@ -14,7 +14,7 @@ import pytest
 from server.messaging import loop
 from server.messaging.consumers import ConsumerUnavailable, Message, Rejected
 from server.messaging.loop import BATCH_SIZE, FIRST_RETRY_MS, MAX_ATTEMPTS, MAX_RETRY_MS
-from server.messaging.outbox import OUTBOX
+from server.messaging.outbox import HANDOVER_MS, OUTBOX
 from server.messaging.store import COLLECTIONS, DEAD_LETTERS, LEASE_MS
 from server.mongo.client import connect
 from server.mongo.database import Database
@@ -409,3 +409,70 @@ class TestRun:
         await house.write({"n": 1})
         await within_bound(handled.wait())
         await cancelled(task)
+
+
+class TestHandOver:
+    """Rows that their writer's own process dispatches without looking for them."""
+
+    async def test_is_handled_and_gone_without_being_due(
+        self, house: House, reader: Reader
+    ) -> None:
+        await house.dispatcher.run_once()
+        rows = await house.commit_for_handover(1, 2)
+        assert await house.dispatcher.run_once() == 0, "left to the one that wrote them"
+        house.dispatcher.hand_over(rows)
+        assert await house.dispatcher.run_once() == 2
+        assert reader.seen == [1, 2]
+        assert await house.rows() == []
+
+    async def test_whoever_takes_another_topic_is_not_handed_it(
+        self, house: House, reader: Reader
+    ) -> None:
+        house.add(reader.handle, "other", "weather")
+        loops = house.dispatcher._begin()
+        house.dispatcher.hand_over(await house.commit_for_handover(1))
+        assert [loop.name for loop in loops if loop.woken.is_set()] == ["reader"]
+
+    async def test_a_writer_that_dies_leaves_its_rows_to_others(
+        self, house: House, reader: Reader, clock: ManualClock
+    ) -> None:
+        await house.commit_for_handover(1)
+        clock.advance(HANDOVER_MS)
+        assert await house.dispatcher.run_once() == 1
+        assert reader.seen == [1]
+
+    async def test_what_fails_is_tried_again_when_it_is_due(
+        self, house: House, reader: Reader, clock: ManualClock
+    ) -> None:
+        await house.dispatcher.run_once()
+        reader.failures = {1: ValueError("not today"), 2: Rejected("never")}
+        house.dispatcher.hand_over(await house.commit_for_handover(1, 2, 3))
+        await house.dispatcher.run_once()
+        assert [row["payload"]["n"] for row in await house.rows()] == [1, 2]
+        reader.failures = {}
+        clock.advance(HANDOVER_MS)
+        await house.dispatcher.run_once()
+        assert reader.seen == [1, 2, 3, 1, 2]
+        assert await house.rows() == []
+
+    async def test_more_than_may_wait_are_found_when_they_are_due(
+        self, house: House, reader: Reader, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await house.dispatcher.run_once()
+        monkeypatch.setattr("server.messaging.loop.MAX_HANDED", 1)
+        house.dispatcher.hand_over(await house.commit_for_handover(1, 2))
+        await house.dispatcher.run_once()
+        assert reader.seen == [1]
+        clock.advance(HANDOVER_MS)
+        await house.dispatcher.run_once()
+        assert reader.seen == [1, 2]
+
+    async def test_others_rows_are_looked_for_beside_them(
+        self, house: House, reader: Reader, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("server.messaging.loop.POLL_INTERVAL_SECONDS", 0)
+        await house.dispatcher.run_once()
+        await house.write({"n": 9})
+        house.dispatcher.hand_over(await house.commit_for_handover(1))
+        assert await house.dispatcher.run_once() == 2
+        assert reader.seen == [1, 9]
