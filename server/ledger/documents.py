@@ -6,8 +6,9 @@ document carries both an entry's CreditsTransaction and its CreditsUsage.
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
 
 from server.kernel.errors import DomainError, FieldViolation, Reason
@@ -131,11 +132,20 @@ def _profile_from(row: Mapping[str, Any]) -> Profile:
     )
 
 
-def wallet_update(before: Wallet, after: Wallet) -> Document:
-    """The guarded update from one state of the row to the next.
+class WalletUpdate(NamedTuple):
+    """A change of a wallet's row (`id`) which holds only for the version that it starts from."""
 
-    Balances move by $inc. The filter's version pins the whole row, so that a
-    grant may be addressed by its place.
+    id: ObjectId
+    user_id: ObjectId
+    version: int
+    change: Document
+
+
+def wallet_update(before: Wallet, after: Wallet) -> WalletUpdate:
+    """The update from one state of the row to the next.
+
+    Balances move by $inc. The version pins the whole row, so that a grant may be
+    addressed by its place.
     """
     increments: Document = {"version": 1}
     changes: Document = {"chain": after.chain, "updated_time": date(after.updated_ms)}
@@ -153,10 +163,8 @@ def wallet_update(before: Wallet, after: Wallet) -> Document:
         changes["holds"] = [hold_document(hold) for hold in after.holds]
     if after.profile is not before.profile:
         changes |= _profile_changes(before.profile, after.profile)
-    return {
-        "q": {"user_id": before.profile.user_id, "version": before.version},
-        "u": {"$inc": increments, "$set": changes},
-    }
+    change = {"$inc": increments, "$set": changes}
+    return WalletUpdate(before.profile.id, before.profile.user_id, before.version, change)
 
 
 def _profile_changes(before: Profile, after: Profile) -> Document:

@@ -12,6 +12,7 @@ from server.ledger.alerts import Alert
 from server.ledger.dates import date
 from server.ledger.documents import (
     Document,
+    WalletUpdate,
     entry_document,
     entry_from,
     error_document,
@@ -46,6 +47,9 @@ REJECTED_DAYS = 30
 
 SLICE_ENTRIES = 200
 """Entries whose documents are made in one go; then the loop may look to other work."""
+
+READ_VERSIONS_FROM = 64
+"""With so many wallets in a batch, one more read costs less than the filters that it spares."""
 
 WALLETS = "user_wallets"
 ENTRIES = "credits_transactions"
@@ -128,7 +132,7 @@ class Writes(NamedTuple):
     """A draft as documents, ready to be sent."""
 
     new_wallets: list[Document]
-    wallets: list[Document]
+    wallets: list[WalletUpdate]
     entries: list[Document]
     requests: list[Document]
     writers: list[Document]
@@ -261,7 +265,7 @@ class LedgerStore:
                 await tx.insert(REQUESTS, writes.requests)
             if writes.new_wallets:
                 await tx.insert(WALLETS, writes.new_wallets)
-            await _update_guarded(tx, WALLETS, writes.wallets)
+            await _update_wallets(tx, writes.wallets)
             await _update_guarded(tx, WRITERS, writes.writers)
             if writes.holds:
                 await tx.update(HOLDS, writes.holds)
@@ -333,10 +337,36 @@ async def _write_packages(tx: Tx, writes: Writes) -> None:
         await _update_guarded(tx, collection, updates)
 
 
+async def _update_wallets(tx: Tx, updates: list[WalletUpdate]) -> None:
+    """Each under the version that it starts from.
+
+    A filter of more than the _id has to be planned, for each wallet anew: 110 us of mongod
+    where 40 do. So the versions of many wallets are read first; a wallet that is changed by
+    another transaction after that makes this one lose.
+    """
+    if len(updates) < READ_VERSIONS_FROM:
+        guarded = [
+            {"q": {"user_id": update.user_id, "version": update.version}, "u": update.change}
+            for update in updates
+        ]
+        await _update_guarded(tx, WALLETS, guarded)
+        return
+    expected = {update.id: update.version for update in updates}
+    found = await tx.find(WALLETS, {"_id": {"$in": list(expected)}}, {"version": 1})
+    if {row["_id"]: row["version"] for row in found} != expected:
+        raise _changed(WALLETS)
+    by_id = [{"q": {"_id": update.id}, "u": update.change} for update in updates]
+    await _update_guarded(tx, WALLETS, by_id)
+
+
 async def _update_guarded(tx: Tx, collection: str, updates: list[Document]) -> None:
     """Each update names the state that it starts from: one that matches nothing came too late."""
     if updates and await tx.update(collection, updates) != len(updates):
-        raise TransactionLost("conflict", f"a row of {collection} has changed since it was read")
+        raise _changed(collection)
+
+
+def _changed(collection: str) -> TransactionLost:
+    return TransactionLost("conflict", f"a row of {collection} has changed since it was read")
 
 
 def _writer_update(before: Writer, after: Writer) -> Document:

@@ -69,11 +69,19 @@ class Tx:
         self,
         collection: str,
         filter: Mapping[str, Any],  # noqa: A002 - as every driver names it
+        projection: Mapping[str, Any] | None = None,
         *,
         limit: int = 0,
     ) -> list[dict[str, Any]]:
         """The documents that match, as of the transaction's snapshot; `limit` 0 means all."""
-        cursor = self._database[collection].find(filter, session=self._open(), limit=limit)
+        cursor = self._database[collection].find(
+            filter,
+            projection,
+            session=self._open(),
+            limit=limit,
+            # All are read anyway: the first answer need not end at 101.
+            batch_size=MAX_ITEMS_PER_COMMAND,
+        )
         with lossy():
             found = await cursor.to_list()
         self._begun = True

@@ -18,6 +18,7 @@ from server.kernel.principal import HOUSE_CLIENT
 from server.ledger import apply, holds, packages
 from server.ledger.chain import canonical, link
 from server.ledger.documents import (
+    WalletUpdate,
     entry_document,
     entry_from,
     wallet_document,
@@ -94,17 +95,18 @@ def stored(document: dict[str, Any]) -> dict[str, Any]:
     return bson.decode(bson.encode(document), _AWARE)
 
 
-def updated(document: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
+def updated(document: dict[str, Any], update: WalletUpdate) -> dict[str, Any]:
     """The document after a guarded update, by MongoDB's meaning of $inc and $set."""
-    assert {field: document[field] for field in update["q"]} == update["q"]
+    assert document["_id"] == update.id
+    assert (document["user_id"], document["version"]) == (update.user_id, update.version)
     document = copy.deepcopy(document)
-    for path, by in update["u"]["$inc"].items():
+    for path, by in update.change["$inc"].items():
         at: Any = document
         *way, last = path.split(".")
         for step in way:
             at = at[int(step)] if isinstance(at, list) else at[step]
         at[last] += by
-    document.update(update["u"]["$set"])
+    document.update(update.change["$set"])
     return document
 
 

@@ -9,25 +9,26 @@ from zaaz.credits.v1 import credits_service_pb2 as pb
 from zaaz.ledger.v1 import wallet_pb2
 from zaaz.wallet.v1 import wallet_service_pb2
 
+from server.ledger import store
 from server.ledger.store import WALLETS, LedgerStore, Writes
+from server.mongo.transaction import Tx
 from tests.conftest import MongoClient
 from tests.ledger.calls import PRICE, Ingest, reasons, refused, soon
 from tests.serving import Served, new_key, new_user, usage_event
 
 
-@pytest.fixture
-def contended(monkeypatch: pytest.MonkeyPatch) -> set[ObjectId]:
+@pytest.fixture(params=[1, 1_000_000], ids=["versions read", "versions in filters"])
+def contended(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> set[ObjectId]:
     """Users whose wallets a rival changes whenever a write of them is about to begin."""
+    monkeypatch.setattr("server.ledger.store.READ_VERSIONS_FROM", request.param)
     users: set[ObjectId] = set()
     write = LedgerStore.write
 
     async def too_late(self: LedgerStore, writes: Writes) -> None:
         for update in writes.wallets:
-            if update["q"]["user_id"] in users:
+            if update.user_id in users:
                 rival = self._database.collection(WALLETS)
-                await rival.update_one(
-                    {"user_id": update["q"]["user_id"]}, {"$inc": {"version": 1}}
-                )
+                await rival.update_one({"_id": update.id}, {"$inc": {"version": 1}})
         await write(self, writes)
 
     monkeypatch.setattr(LedgerStore, "write", too_late)
@@ -36,6 +37,33 @@ def contended(monkeypatch: pytest.MonkeyPatch) -> set[ObjectId]:
 
 def consumption(user_id: str) -> pb.ConsumeCreditsRequest:
     return pb.ConsumeCreditsRequest(request_id=new_key(), user_id=user_id, credits_micros=1)
+
+
+async def test_a_change_after_versions_were_read_is_not_overwritten(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the reading of versions and the updates by _id, a grant of another process comes."""
+    user_id = await served.new_wallet(10)
+    monkeypatch.setattr("server.ledger.store.READ_VERSIONS_FROM", 1)
+    update_guarded, rivals, tries = store._update_guarded, [7], 0
+
+    async def late(tx: Tx, collection: str, updates: list[Any]) -> None:
+        nonlocal tries
+        tries += collection == WALLETS
+        if collection == WALLETS and rivals:
+            rows = tx._database[WALLETS]
+            change = {"$inc": {"version": 1, "low_balance_threshold_micros": rivals.pop()}}
+            changed = await rows.update_one({"user_id": ObjectId(user_id)}, change)
+            assert changed.modified_count == 1
+        await update_guarded(tx, collection, updates)
+
+    monkeypatch.setattr(store, "_update_guarded", late)
+
+    await served.credits.ConsumeCredits(consumption(user_id))
+
+    wallet = await served.wallet(user_id)
+    assert (wallet.credits_micros, wallet.low_balance_threshold_micros) == (9, 7)
+    assert tries == 2, "lost to the rival, then written on top of what it left"
 
 
 class TestContendedWallet:
