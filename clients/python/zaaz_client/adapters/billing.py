@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import uuid4
 
@@ -35,6 +36,32 @@ def key_of_response(call: FinishedCall) -> str:
     return key
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventForm:
+    """What the events of calls have in common."""
+
+    usage_key: Callable[[FinishedCall], str] = key_of_response
+    feature_endpoint: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def event(self, user_id: str, finished: FinishedCall) -> UsageEvent:
+        """The event of a call that has ended now."""
+        figures = finished.figures
+        event = UsageEvent(
+            usage_key=self.usage_key(finished),
+            user_id=user_id,
+            feature_endpoint=self.feature_endpoint,
+            ai_model=finished.ai_model,
+            input_tokens=figures.input_tokens,
+            output_tokens=figures.output_tokens,
+            cache_read_tokens=figures.cache_read_tokens,
+            cache_write_tokens=figures.cache_write_tokens,
+            labels=self.labels,
+        )
+        event.occurred_time.GetCurrentTime()
+        return event
+
+
 class StreamBilling(Billing):
     """Bills each call as a UsageEvent.
 
@@ -55,26 +82,13 @@ class StreamBilling(Billing):
     ) -> None:
         self._stream = stream
         self._user_id = user_id
-        self._usage_key = usage_key
-        self._feature_endpoint = feature_endpoint
-        self._labels = dict(labels or {})
+        self._form = EventForm(
+            usage_key=usage_key, feature_endpoint=feature_endpoint, labels=dict(labels or {})
+        )
 
     async def settle(self, call: object, finished: FinishedCall) -> None:
         """Send the event, after a wait where the stream's buffer is full."""
-        figures = finished.figures
-        event = UsageEvent(
-            usage_key=self._usage_key(finished),
-            user_id=self._user_id,
-            feature_endpoint=self._feature_endpoint,
-            ai_model=finished.ai_model,
-            input_tokens=figures.input_tokens,
-            output_tokens=figures.output_tokens,
-            cache_read_tokens=figures.cache_read_tokens,
-            cache_write_tokens=figures.cache_write_tokens,
-            labels=self._labels,
-        )
-        event.occurred_time.GetCurrentTime()
-        await self._stream.send(event)
+        await self._stream.send(self._form.event(self._user_id, finished))
 
 
 class ProcessBilling(Billing):
