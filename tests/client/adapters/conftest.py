@@ -117,7 +117,7 @@ async def user_id(served: Served) -> str:
     return await served.new_wallet(FUNDS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def quiet() -> AsyncIterator[None]:
     """LiteLLM keeps its connections, and the task that tells its callbacks, until it is told."""
     import litellm

@@ -8,8 +8,9 @@ import litellm
 
 from zaaz_client.adapters.billing import Billing
 from zaaz_client.adapters.figures import UnknownUsageHandler
+from zaaz_client.adapters.kinds import expect
 from zaaz_client.adapters.litellm_logger import UsageLogger, user_of_call
-from zaaz_client.adapters.litellm_names import VENDOR, full_name
+from zaaz_client.adapters.litellm_requests import VENDOR, asked, completion_reader
 from zaaz_client.adapters.metering import CallMeter, Meter
 from zaaz_client.adapters.model_names import litellm_model
 from zaaz_client.adapters.readers import ChoicesReader, Reader
@@ -36,6 +37,7 @@ async def metered(
     before its end, whose usage nobody has told. See the README.
     A call that cannot be billed raises ZaazError.
     """
+    expect(billing, Billing, "those of zaaz_client.adapters")
     meter = Meter(VENDOR, billing, model_name, on_unknown_usage)
     try:
         yield MeteredCalls(meter)
@@ -52,10 +54,7 @@ class MeteredCalls:
     async def acompletion(self, model: str, messages: list[Any], **arguments: Any) -> Any:
         """`litellm.acompletion`: with stream=True a WatchedCompletion."""
         request = {"model": model, "messages": messages, **arguments}
-        reader = ChoicesReader(arguments.get("n") or 1)
-        if arguments.get("stream"):
-            reader = _stream_reader(request)
-        return await self._call(litellm.acompletion, reader, request)
+        return await self._call(litellm.acompletion, completion_reader(request), request)
 
     async def aembedding(self, model: str, **arguments: Any) -> Any:
         """`litellm.aembedding`."""
@@ -64,8 +63,7 @@ class MeteredCalls:
     async def _call(
         self, function: Callable[..., Any], reader: Reader, request: dict[str, Any]
     ) -> Any:
-        name = full_name(request["model"], request.get("custom_llm_provider"))
-        call = self._meter.begin(reader, {**request, "model": name})
+        call = self._meter.begin(reader, asked(request))
         try:
             answer = await function(**request)
         except BaseException as error:
@@ -99,20 +97,3 @@ class WatchedCompletion:
         """Close the connection, and bill what it came to."""
         await self._call.close()
         await self._stream.aclose()
-
-
-class _Reader(ChoicesReader):
-    """LiteLLM's streams tell their usage in an event that has a choice, of no content."""
-
-    def hides(self, event: Any) -> bool:
-        return self._usage_hidden and getattr(event, "usage", None) is not None
-
-
-def _stream_reader(request: dict[str, Any]) -> ChoicesReader:
-    """Have the usage of a stream told where its provider can."""
-    choices = request.get("n") or 1
-    chosen = request.get("stream_options") or {}
-    if "include_usage" in chosen:
-        return _Reader(choices, usage_asked=bool(chosen["include_usage"]))
-    request["stream_options"] = {**chosen, "include_usage": True}
-    return _Reader(choices, usage_asked=True, usage_hidden=True)

@@ -12,7 +12,7 @@ from zaaz.credits.v1.usage_service_pb2 import UsageEvent
 from zaaz_client.adapters.any_thread import AnyThreadSender
 from zaaz_client.adapters.billing import EventForm, key_of_response
 from zaaz_client.adapters.figures import FinishedCall, UsageFigures, openai_figures
-from zaaz_client.adapters.litellm_names import VENDOR, full_name
+from zaaz_client.adapters.litellm_requests import VENDOR, full_name
 from zaaz_client.adapters.litellm_streams import usage_of_broken_stream
 from zaaz_client.adapters.model_names import litellm_model
 from zaaz_client.blocking import BlockingUsageStream
