@@ -17,17 +17,8 @@ from zaaz_client.adapters.requests import (
 class WatchedStream(AnyWatchedStream):
     """Beside the vendor's class of streams: its events are watched, and its close too."""
 
-    response: Any
-    _inner: Any
     _call: CallMeter
     _events: AsyncGenerator[Any, None]
-
-    def watch(self, inner: Any, call: CallMeter) -> None:
-        """Take the place of `inner`."""
-        self.response = inner.response
-        self._inner = inner
-        self._call = call
-        self._events = call.events(inner, inner.close)
 
     async def __anext__(self) -> Any:
         return await anext(self._events)

@@ -25,9 +25,17 @@ It may change the options.
 class AnyWatchedStream:
     """Beside the vendor's class of streams: its events are watched, and its close too."""
 
+    response: Any
+    _inner: Any
+    _call: Any
+    _events: Any
+
     def watch(self, inner: Any, call: Any) -> None:
-        """Take the place of `inner`."""
-        raise NotImplementedError
+        """Take the place of `inner`. `call`: the CallMeter for it."""
+        self.response = inner.response
+        self._inner = inner
+        self._call = call
+        self._events = call.events(inner, inner.close)
 
 
 class AnyMeteredRequests(ABC):

@@ -16,17 +16,8 @@ from zaaz_client.adapters.requests import (
 class WatchedStream(AnyWatchedStream):
     """Beside the vendor's class of streams: its events are watched, and its close too."""
 
-    response: Any
-    _inner: Any
     _call: CallMeter
     _events: Generator[Any, None, None]
-
-    def watch(self, inner: Any, call: CallMeter) -> None:
-        """Take the place of `inner`."""
-        self.response = inner.response
-        self._inner = inner
-        self._call = call
-        self._events = call.events(inner, inner.close)
 
     def __next__(self) -> Any:
         return next(self._events)
