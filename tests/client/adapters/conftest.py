@@ -1,5 +1,7 @@
+import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 from zaaz.credits.v1.credits_service_pb2 import ListCreditsUsagesRequest
 from zaaz_client import UsageStream, ZaazClient
 from zaaz_client.adapters import StreamBilling, UsageFigures
+from zaaz_client.blocking import BlockingUsageStream, BlockingZaazClient
 
 from tests.client.adapters.vendor import Vendor, selling
 from tests.ledger.calls import soon
@@ -31,6 +34,20 @@ class Account:
     async def bills(self) -> list[tuple[str, UsageFigures]]:
         """What was billed: models and figures. The wallet has paid for that and nothing else."""
         await soon(self.stream.flush())
+        return await bills(self.served, self.user_id)
+
+
+@dataclass(frozen=True)
+class BlockingAccount:
+    """The same for synchronous code."""
+
+    served: Served
+    user_id: str
+    client: BlockingZaazClient
+    stream: BlockingUsageStream
+
+    async def bills(self) -> list[tuple[str, UsageFigures]]:
+        await soon(asyncio.to_thread(self.stream.flush))
         return await bills(self.served, self.user_id)
 
 
@@ -77,5 +94,59 @@ async def account(served: Served, partner: ZaazClient) -> AsyncIterator[Account]
 
 
 @pytest.fixture
+async def blocking_account(served: Served) -> AsyncIterator[BlockingAccount]:
+    """Its client waits for the server, which is in this loop: what it does is done in threads."""
+    user_id = await served.new_wallet(FUNDS)
+    with ExitStack() as stack:
+
+        def begin() -> BlockingAccount:
+            client = stack.enter_context(BlockingZaazClient(served.target, served.api_key))
+            stream = stack.enter_context(client.usage_stream(f"adapters-{new_key()}"))
+            return BlockingAccount(served, user_id, client, stream)
+
+        account = await soon(asyncio.to_thread(begin))
+        try:
+            yield account
+        finally:
+            await soon(asyncio.to_thread(stack.close))
+    assert not account.stream.rejected_events
+
+
+@pytest.fixture
 async def user_id(served: Served) -> str:
     return await served.new_wallet(FUNDS)
+
+
+@pytest.fixture(scope="session")
+async def quiet() -> AsyncIterator[None]:
+    """LiteLLM keeps its connections, and the task that tells its callbacks, until it is told."""
+    import litellm
+    import openai
+    from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
+    from litellm.llms.custom_httpx.http_handler import HTTPHandler
+
+    untyped: Any = litellm
+    litellm.suppress_debug_info = True
+    yield
+    await GLOBAL_LOGGING_WORKER.stop()
+    await untyped.close_litellm_async_clients()
+    for client in untyped.in_memory_llm_clients_cache.cache_dict.values():
+        if isinstance(client, openai.OpenAI | HTTPHandler):
+            client.close()
+    untyped.in_memory_llm_clients_cache.flush_cache()
+
+
+MESSAGES = [{"role": "user", "content": "What is it?"}]
+
+
+@pytest.fixture
+def gpt(vendor: Vendor) -> dict[str, Any]:
+    """A call of LiteLLM's."""
+    url = f"{vendor.url}/v1"
+    return {"model": "gpt-4o-mini", "messages": MESSAGES, "api_base": url, "api_key": "sk-none"}
+
+
+@pytest.fixture
+def claude(vendor: Vendor) -> dict[str, Any]:
+    model = "anthropic/claude-sonnet-5-5"
+    return {"model": model, "messages": MESSAGES, "api_base": vendor.url, "api_key": "sk-none"}

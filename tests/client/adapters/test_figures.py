@@ -49,6 +49,14 @@ def test_no_token_of_the_input_is_counted_twice(
     assert min(parts) >= 0
 
 
+def test_a_usage_may_be_a_dict() -> None:
+    """As LiteLLM tells its callbacks that of a stream of responses."""
+    usage = {"prompt_tokens": 9, "completion_tokens": 5}
+    told = {**usage, "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": None}}
+    figures = UsageFigures(input_tokens=5, output_tokens=5, cache_read_tokens=4)
+    assert openai_figures(told) == figures
+
+
 def test_what_an_event_leaves_out_stands() -> None:
     begun = anthropic_figures(SimpleNamespace(input_tokens=9, cache_read_input_tokens=2))
     assert begun == UsageFigures(input_tokens=9, cache_read_tokens=2)

@@ -1,65 +1,25 @@
 """LiteLLM itself against a vendor on this machine, billed by a real server."""
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import litellm
 import pytest
-from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
-from zaaz_client.adapters import UnknownUsage, UsageFigures
-from zaaz_client.adapters.litellm import UsageLogger, metered
+from zaaz_client.adapters import UsageFigures
+from zaaz_client.adapters.litellm import metered
 
 from tests.client.adapters import wire
 from tests.client.adapters.conftest import Account
+from tests.client.adapters.litellm_calls import (
+    CACHED,
+    CLAUDE,
+    FULL,
+    QUIET,
+    some,
+)
 from tests.client.adapters.vendor import Events, Vendor
-from tests.ledger.calls import soon
 from tests.serving import MODEL
 
-UNTYPED: Any = litellm
-CLAUDE = "anthropic/claude-sonnet-5-5"
-MESSAGES = [{"role": "user", "content": "What is it?"}]
-FULL = UsageFigures(input_tokens=1_000, output_tokens=500)
-CACHED = UsageFigures(
-    input_tokens=1_000, output_tokens=500, cache_read_tokens=300, cache_write_tokens=200
-)
-
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Item .* using the `ReadOnly` qualifier"),
-    pytest.mark.filterwarnings("ignore:Accessing the 'model_.*' attribute on the instance"),
-]
-"""Pydantic's, of what LiteLLM does."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-async def quiet() -> AsyncIterator[None]:
-    """LiteLLM keeps its connections, and the task that tells its callbacks, until it is told."""
-    litellm.suppress_debug_info = True
-    yield
-    await GLOBAL_LOGGING_WORKER.stop()
-    await UNTYPED.close_litellm_async_clients()
-    UNTYPED.in_memory_llm_clients_cache.flush_cache()
-
-
-@pytest.fixture
-def gpt(vendor: Vendor) -> dict[str, Any]:
-    return {
-        "model": "gpt-4o-mini",
-        "messages": MESSAGES,
-        "api_base": f"{vendor.url}/v1",
-        "api_key": "sk-none",
-    }
-
-
-@pytest.fixture
-def claude(vendor: Vendor) -> dict[str, Any]:
-    return {"model": CLAUDE, "messages": MESSAGES, "api_base": vendor.url, "api_key": "sk-none"}
-
-
-def some(unknown: UnknownUsage) -> UsageFigures:
-    return UsageFigures(input_tokens=7, output_tokens=len(unknown.text))
+pytestmark = QUIET
 
 
 class TestMetered:
@@ -157,84 +117,3 @@ class TestMetered:
                 [chunk async for chunk in stream]
         figures = UsageFigures(input_tokens=7, output_tokens=5)
         assert await account.bills() == [(MODEL, figures)]
-
-
-class TestUsageLogger:
-    @pytest.fixture
-    def log(self, account: Account) -> Iterator[UsageLogger]:
-        logger = UsageLogger(account.stream)
-        litellm.callbacks.append(logger)
-        yield logger
-        UNTYPED.logging_callback_manager._reset_all_callbacks()  # it copies them into lists
-
-    async def told(self) -> None:
-        """LiteLLM has told its callbacks everything."""
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        pending = {task for task in others if "dispatch" in str(task.get_coro())}
-        await soon(asyncio.gather(*pending))
-        await soon(GLOBAL_LOGGING_WORKER.flush())
-
-    async def test_a_completion(
-        self, gpt: dict[str, Any], vendor: Vendor, account: Account, log: UsageLogger
-    ) -> None:
-        vendor.answers(wire.failure(500), wire.chat("chatcmpl-1"))
-        await litellm.acompletion(**gpt, num_retries=1, metadata={"zaaz_user_id": account.user_id})
-        await self.told()
-        assert await account.bills() == [(MODEL, FULL)]
-
-    async def test_streams(
-        self,
-        gpt: dict[str, Any],
-        claude: dict[str, Any],
-        vendor: Vendor,
-        account: Account,
-        log: UsageLogger,
-    ) -> None:
-        vendor.answers(Events(wire.chat_frames("chatcmpl-1")))
-        vendor.answers(Events(wire.message_frames("msg_1", 300, 200)))
-        for arguments in (gpt, claude):
-            stream = await litellm.acompletion(
-                **arguments,
-                stream=True,
-                stream_options={"include_usage": True},
-                user=account.user_id,
-            )
-            [chunk async for chunk in stream]
-            await self.told()
-        assert await account.bills() == [(MODEL, FULL), (CLAUDE, CACHED)]
-
-    async def test_what_came_of_a_stream_that_broke_is_billed_as_litellm_counts_it(
-        self, gpt: dict[str, Any], vendor: Vendor, account: Account, log: UsageLogger
-    ) -> None:
-        vendor.answers(wire.cut(wire.chat_frames("chatcmpl-1")[:3]))
-        stream = await litellm.acompletion(**gpt, stream=True, user=account.user_id)
-        with pytest.raises(litellm.exceptions.MidStreamFallbackError):
-            [chunk async for chunk in stream]
-        await self.told()
-        ((model, figures),) = await account.bills()
-        assert (model, figures.output_tokens) == (MODEL, 2)
-        assert figures.input_tokens > 0
-
-    async def test_what_fails_costs_nothing(
-        self, gpt: dict[str, Any], vendor: Vendor, account: Account, log: UsageLogger
-    ) -> None:
-        vendor.answers(wire.failure(400))
-        with pytest.raises(litellm.exceptions.BadRequestError):
-            await litellm.acompletion(**gpt, max_retries=0, user=account.user_id)
-        await self.told()
-        assert await account.bills() == []
-
-    async def test_a_call_that_names_no_user_is_logged(
-        self,
-        gpt: dict[str, Any],
-        vendor: Vendor,
-        account: Account,
-        log: UsageLogger,
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        vendor.answers(wire.chat("chatcmpl-1"))
-        with caplog.at_level(logging.ERROR, "zaaz_client"):
-            await litellm.acompletion(**gpt)
-            await self.told()
-        assert await account.bills() == []
-        assert "names no user" in caplog.text

@@ -1,18 +1,20 @@
 """What the SDK's README shows of language models, against a vendor on this machine."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import litellm
 import pytest
 from anthropic import AsyncAnthropic
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, OpenAI
 from zaaz_client import ZaazClient
 from zaaz_client.adapters import UsageFigures
 
 from tests.client.adapters import wire
-from tests.client.adapters.conftest import Account, bills
+from tests.client.adapters.conftest import Account, BlockingAccount, bills
 from tests.client.adapters.vendor import Events, Vendor
 from tests.client.test_readme_runs import example
+from tests.ledger.calls import soon
 from tests.serving import MODEL, Served
 
 FULL = UsageFigures(input_tokens=1_000, output_tokens=500)
@@ -42,6 +44,20 @@ async def test_anthropic(vendor: Vendor, served: Served, partner: ZaazClient, us
             await said(write(partner, anthropic, user_id, "numbers"))
     broken = UsageFigures(input_tokens=1_000, output_tokens=len("Forty") // 4 + 1)
     assert await bills(served, user_id) == [(CLAUDE, FULL), (CLAUDE, broken)]
+
+
+async def test_synchronous_code(vendor: Vendor, blocking_account: BlockingAccount) -> None:
+    tell = example("tell")["tell"]
+
+    def work() -> None:
+        with OpenAI(base_url=f"{vendor.url}/v1", api_key="sk-none") as openai:
+            account = blocking_account
+            told = tell(account.client, openai, account.user_id, "What is it?")
+            assert told == "Forty-two."
+
+    vendor.answers(Events(wire.chat_frames("chatcmpl-1")))
+    await soon(asyncio.to_thread(work))
+    assert await blocking_account.bills() == [(MODEL, FULL)]
 
 
 @pytest.mark.filterwarnings("ignore:Item .* using the `ReadOnly` qualifier")

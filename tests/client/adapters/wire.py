@@ -62,6 +62,22 @@ def chat_frames(answer_id: str, usage: Body | None = None) -> list[str]:
     ]
 
 
+def completion_frames(answer_id: str) -> list[str]:
+    """Of the old completions, as chat_frames: "ty" is the second."""
+    body: Body = {"id": answer_id, "object": "text_completion", "created": 1_800_000_000}
+    body |= {"model": "gpt-4o-mini-2024-07-18", "choices": [], "usage": None}
+    return [
+        *(data({**body, "choices": [_piece(word, None)]}) for word in SAID),
+        data({**body, "choices": [_piece("", "stop")]}),
+        data({**body, "usage": chat_usage()}),
+        DONE,
+    ]
+
+
+def _piece(text: str, finish_reason: str | None) -> Body:
+    return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+
+
 def tool_frames(answer_id: str) -> list[str]:
     call = {"index": 0, "id": "call_1", "type": "function"}
     name, arguments = TOOL["name"], TOOL["arguments"]

@@ -3,12 +3,16 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Final
 from uuid import uuid4
 
 from zaaz.credits.v1.usage_service_pb2 import UsageEvent
 
 from zaaz_client.adapters.figures import FinishedCall, UsageFigures
+from zaaz_client.adapters.kinds import refuse
+from zaaz_client.blocking import BlockingCreditProcess, BlockingUsageStream
 from zaaz_client.credit_process import CreditProcess
 from zaaz_client.usage_stream import UsageStream
 
@@ -16,11 +20,15 @@ MAX_KEY_CHARACTERS: Final = 128
 """Of a usage_key."""
 
 
-class Billing(ABC):
+class AnyBilling(ABC):  # noqa: B024 - its two kinds have methods that have to be there
     """Takes what calls have used. `call` is the same object for all that is said of one call."""
 
     def so_far(self, call: object, figures: UsageFigures) -> None:  # noqa: B027 - who wants it
         """A call that goes on has used so much by now."""
+
+
+class Billing(AnyBilling):
+    """What `metered` bills by."""
 
     @abstractmethod
     async def settle(self, call: object, finished: FinishedCall) -> None:
@@ -33,6 +41,32 @@ def key_of_response(call: FinishedCall) -> str:
     if len(key) > MAX_KEY_CHARACTERS:
         return f"{call.vendor}:{hashlib.sha256(key.encode()).hexdigest()}"
     return key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventForm:
+    """What the events of calls have in common."""
+
+    usage_key: Callable[[FinishedCall], str] = key_of_response
+    feature_endpoint: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def event(self, user_id: str, finished: FinishedCall) -> UsageEvent:
+        """The event of a call that has ended now."""
+        figures = finished.figures
+        event = UsageEvent(
+            usage_key=self.usage_key(finished),
+            user_id=user_id,
+            feature_endpoint=self.feature_endpoint,
+            ai_model=finished.ai_model,
+            input_tokens=figures.input_tokens,
+            output_tokens=figures.output_tokens,
+            cache_read_tokens=figures.cache_read_tokens,
+            cache_write_tokens=figures.cache_write_tokens,
+            labels=self.labels,
+        )
+        event.occurred_time.GetCurrentTime()
+        return event
 
 
 class StreamBilling(Billing):
@@ -53,51 +87,39 @@ class StreamBilling(Billing):
         feature_endpoint: str = "",
         labels: Mapping[str, str] | None = None,
     ) -> None:
+        refuse(stream, BlockingUsageStream, "zaaz_client.adapters.blocking.StreamBilling")
         self._stream = stream
         self._user_id = user_id
-        self._usage_key = usage_key
-        self._feature_endpoint = feature_endpoint
-        self._labels = dict(labels or {})
+        self._form = EventForm(
+            usage_key=usage_key, feature_endpoint=feature_endpoint, labels=dict(labels or {})
+        )
 
     async def settle(self, call: object, finished: FinishedCall) -> None:
         """Send the event, after a wait where the stream's buffer is full."""
-        figures = finished.figures
-        event = UsageEvent(
-            usage_key=self._usage_key(finished),
-            user_id=self._user_id,
-            feature_endpoint=self._feature_endpoint,
-            ai_model=finished.ai_model,
-            input_tokens=figures.input_tokens,
-            output_tokens=figures.output_tokens,
-            cache_read_tokens=figures.cache_read_tokens,
-            cache_write_tokens=figures.cache_write_tokens,
-            labels=self._labels,
-        )
-        event.occurred_time.GetCurrentTime()
-        await self._stream.send(event)
+        await self._stream.send(self._form.event(self._user_id, finished))
 
 
-class ProcessBilling(Billing):
-    """Reports all calls of a credit process together: one for each process.
+class ProcessReports(AnyBilling):
+    """Reports all calls of a credit process together. Threads may share it."""
 
-    They are billed at the price of the model that was authorized.
-    """
-
-    def __init__(self, use: CreditProcess) -> None:
+    def __init__(self, use: CreditProcess | BlockingCreditProcess) -> None:
         self._use = use
+        self._lock = Lock()
         self._settled = UsageFigures()
         self._running: dict[object, UsageFigures] = {}
 
     def so_far(self, call: object, figures: UsageFigures) -> None:
         """Report it: it is billed should this process die."""
-        self._running[call] = figures
-        self._report()
+        with self._lock:
+            self._running[call] = figures
+            self._report()
 
-    async def settle(self, call: object, finished: FinishedCall) -> None:
-        """Report it. The end of the process bills it."""
-        self._running.pop(call, None)
-        self._settled += finished.figures
-        self._report()
+    def add(self, call: object, figures: UsageFigures) -> None:
+        """Report it: it is all that this call has used."""
+        with self._lock:
+            self._running.pop(call, None)
+            self._settled += figures
+            self._report()
 
     def _report(self) -> None:
         total = sum(self._running.values(), start=self._settled)
@@ -107,3 +129,18 @@ class ProcessBilling(Billing):
             cache_read_tokens=total.cache_read_tokens,
             cache_write_tokens=total.cache_write_tokens,
         )
+
+
+class ProcessBilling(ProcessReports, Billing):
+    """Reports all calls of a credit process together: one for each process.
+
+    They are billed at the price of the model that was authorized.
+    """
+
+    def __init__(self, use: CreditProcess) -> None:
+        refuse(use, BlockingCreditProcess, "zaaz_client.adapters.blocking.ProcessBilling")
+        super().__init__(use)
+
+    async def settle(self, call: object, finished: FinishedCall) -> None:
+        """Report it. The end of the process bills it."""
+        self.add(call, finished.figures)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Self
 
 
@@ -141,8 +142,9 @@ def anthropic_figures(usage: Any, before: UsageFigures | None = None) -> UsageFi
 
 
 def _first(value: Any, *names: str) -> Any:
-    """The first of these fields that is there and not None."""
-    found = (getattr(value, name, None) for name in names)
+    """The first of these fields that is there and not None. LiteLLM has usages that are dicts."""
+    get = value.get if isinstance(value, Mapping) else partial(getattr, value)
+    found = (get(name, None) for name in names)
     return next((each for each in found if each is not None), None)
 
 

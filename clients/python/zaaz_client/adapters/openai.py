@@ -2,21 +2,19 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from openai import AsyncOpenAI, AsyncStream
 
 from zaaz_client.adapters.billing import Billing
 from zaaz_client.adapters.figures import UnknownUsageHandler
 from zaaz_client.adapters.generated_clients import MeteredRequests, WatchedStream
+from zaaz_client.adapters.kinds import expect
 from zaaz_client.adapters.metering import Meter
 from zaaz_client.adapters.model_names import openai_model
-from zaaz_client.adapters.readers import ChoicesReader, Reader, ResponsesReader
+from zaaz_client.adapters.openai_requests import reader_of
 
 _Client = TypeVar("_Client", bound=AsyncOpenAI)
-
-_WITH_CHOICES: Final = frozenset({"/chat/completions", "/completions", "/embeddings"})
-_RESPONSES: Final = frozenset({"/responses", "/responses/compact"})
 
 
 @asynccontextmanager
@@ -34,44 +32,21 @@ async def metered(
 
     Billed are chat completions, completions, embeddings and responses, each
     once, whatever was tried again; other calls pass. `client` is AsyncOpenAI or
-    made from it, and is left as it is; TypeError for a synchronous one, and for
-    `with_streaming_response`.
+    made from it, and is left as it is; TypeError for a synchronous one, which
+    `adapters.blocking` is for, and for `with_streaming_response`.
     `model_name`: makes the model's value in the platform of the name that was asked for.
     `on_unknown_usage`: says what to bill for a stream that was broken off before
     its end, of which OpenAI tells nothing. See the README.
     A call that cannot be billed raises ZaazError.
     """
-    if not isinstance(client, AsyncOpenAI):
-        raise TypeError(f"an AsyncOpenAI can be metered, {type(client).__name__} cannot")
+    expect(client, AsyncOpenAI, "zaaz_client.adapters.blocking.openai.metered for an OpenAI")
+    expect(billing, Billing, "those of zaaz_client.adapters")
     meter = Meter("openai", billing, model_name, on_unknown_usage)
     try:
-        yield MeteredRequests(meter, _reader_of, AsyncStream, _Stream).of(client)
+        yield MeteredRequests(meter, reader_of, AsyncStream, _Stream).of(client)
     finally:
         await meter.end()
 
 
 class _Stream(WatchedStream, AsyncStream[Any]):
     """A stream of OpenAI's that is watched."""
-
-
-def _reader_of(options: Any, stream: bool) -> Reader | None:
-    if options.method.lower() != "post":
-        return None
-    path = options.url.partition("?")[0]  # the beta API has "?beta=true" there
-    if path in _RESPONSES:
-        return ResponsesReader()
-    if path not in _WITH_CHOICES:
-        return None
-    return _choices_reader(options, stream)
-
-
-def _choices_reader(options: Any, stream: bool) -> ChoicesReader:
-    body: dict[str, Any] = options.json_data
-    choices = body.get("n") or 1
-    if not stream:
-        return ChoicesReader(choices)
-    chosen = (options.extra_json or {}).get("stream_options") or body.get("stream_options") or {}
-    if "include_usage" in chosen:
-        return ChoicesReader(choices, usage_asked=bool(chosen["include_usage"]))
-    options.json_data = {**body, "stream_options": {**chosen, "include_usage": True}}
-    return ChoicesReader(choices, usage_asked=True, usage_hidden=True)
