@@ -18,15 +18,16 @@ from tests.serving import Served, new_user, usage_event
 
 CREDIT = 1_000_000
 RED = "\x1b[1;31m"
+CYAN = "\x1b[36m"
 CURSOR = "\x1b[?25l"
 """Hidden while a bar is drawn."""
 PLAIN = dict.fromkeys(("NO_COLOR", "FORCE_COLOR", "COLORTERM"), "")
 
 
 async def on_a_terminal(
-    served: Served, *words: str, environment: Mapping[str, str] = {}
+    served: Served, *words: str, environment: Mapping[str, str] = {}, stdout_too: bool = False
 ) -> tuple[int | None, str, str]:
-    """Exit code, stdout, and what a terminal at stderr was sent."""
+    """Exit code, stdout unless it is the terminal too, and what a terminal at stderr was sent."""
     asking = {"ZAAZ_TARGET": served.target, "ZAAZ_API_KEY": served.api_key}
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "120", **asking, **environment}
     for name in ("NO_COLOR", "FORCE_COLOR"):
@@ -35,12 +36,17 @@ async def on_a_terminal(
     ours, theirs = pty.openpty()
     try:
         process = await asyncio.create_subprocess_exec(
-            ZAAZ, *words, stdin=DEVNULL, stdout=PIPE, stderr=theirs, env=env
+            ZAAZ,
+            *words,
+            stdin=DEVNULL,
+            stdout=theirs if stdout_too else PIPE,
+            stderr=theirs,
+            env=env,
         )
         os.close(theirs)
         reading = asyncio.create_task(asyncio.to_thread(_read, ours))
         out, _ = await soon(process.communicate())
-        return process.returncode, out.decode(), await soon(reading)
+        return process.returncode, (out or b"").decode(), await soon(reading)
     finally:
         os.close(ours)
 
@@ -66,6 +72,36 @@ class TestColours:
         ended = await zaaz(served, *words, TERM="xterm", **PLAIN)
         assert ended.err.startswith("Error: WALLET_NOT_FOUND")
         assert "\x1b" not in ended.err + ended.out
+
+    async def test_of_what_is_shown(self, served: Served) -> None:
+        user_id = await served.new_wallet(CREDIT)
+        words = ("wallet", "show", user_id)
+        _, _, shown = await on_a_terminal(served, *words, stdout_too=True)
+        assert f"{CYAN}user" in shown
+        assert "1.000000" in shown
+        no_colour = {"NO_COLOR": "1"}
+        _, _, shown = await on_a_terminal(served, *words, environment=no_colour, stdout_too=True)
+        assert "1.000000" in shown
+        assert "\x1b[" not in shown
+        ended = await zaaz(served, *words, TERM="xterm", **PLAIN)
+        assert (ended.code, user_id in ended.out, "1.000000" in ended.out) == (0, True, True)
+        assert "\x1b" not in ended.out + ended.err
+
+    async def test_of_wrong_usage(self, served: Served) -> None:
+        for words, said in (
+            (("wallet", "show"), "Missing argument 'USER'"),
+            (("wallet", "shwo"), "No such command 'shwo'"),
+            (("--wallet",), "No such option '--wallet'"),
+            (("grant", "ada", "5"), "24 lowercase hex digits"),
+        ):
+            code, out, err = await on_a_terminal(served, *words)
+            assert (code, out) == (2, "")
+            assert err.startswith(f"{RED}Error:")
+            assert said in err
+            ended = await zaaz(served, *words, TERM="xterm", **PLAIN)
+            assert ended.err.startswith("Error: ")
+            assert "\nUsage: zaaz " in ended.err
+            assert "\x1b" not in ended.err
 
     async def test_elsewhere_if_they_are_forced(self, served: Served) -> None:
         words = ("wallet", "show", new_user())

@@ -7,6 +7,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from zaaz_client.catalog_command import catalog
+from zaaz_client.command_line import Commands
 from zaaz_client.cost_commands import estimate, explain
 from zaaz_client.grant_command import grant
 from zaaz_client.keys_command import keys
@@ -22,7 +23,7 @@ COMPLETES: Final = "_ZAAZ_COMPLETE"
 """Set by the shells' scripts when they ask for completions."""
 
 
-@click.group()
+@click.group(cls=Commands)
 @click.version_option(package_name="zaaz-client")
 def main() -> None:
     """Credits, wallets and metered usage from the command line.
