@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.commands import ZAAZ, zaaz
+from tests.client.statement_files import plain_book
 from tests.ledger.calls import soon
 from tests.serving import Served, new_user, usage_event
 
@@ -120,6 +121,35 @@ class TestBars:
         ended = await zaaz(served, "wallet", "verify", user_id, **{**PLAIN, **forced})
         assert ended.err == ""
 
+    async def test_are_not_among_what_is_printed_meanwhile(self, served: Served) -> None:
+        user_id = await served.new_wallet(CREDIT)
+        for words in (("verify", user_id), ("list", "--limit", "1")):
+            code, out, err = await on_a_terminal(served, "wallet", *words, "--json")
+            assert (code, json.loads(out)["user_id"] != "") == (0, True)
+            assert CURSOR in err
+            shown = ("wallet", *words, "--json")
+            code, _, err = await on_a_terminal(served, *shown, stdout_too=True)
+            assert (code, "\x1b" in err) == (0, False)
+            assert '"user_id": "' in err
+
+    async def test_of_lists(self, served: Served) -> None:
+        user_id = await served.new_wallet(CREDIT)
+        await served.record(usage_event(new_user()))
+        for words in (
+            ("wallet", "list"),
+            ("keys", "list"),
+            ("models", "list"),
+            ("usage", "rejected", "list"),
+        ):
+            code, out, err = await on_a_terminal(served, *words, "--limit", "1")
+            assert (code, "\x1b" in out) == (0, False)
+            assert CURSOR in err
+            assert "listed" in err
+            assert "1/1" in err
+        shown = ("wallet", "list", "--limit", "0")
+        code, _, err = await on_a_terminal(served, *shown, stdout_too=True)
+        assert (code, user_id in err) == (0, True)
+
     async def test_of_usage_that_is_replayed(self, served: Served) -> None:
         user_id = new_user()
         await served.record(usage_event(user_id))
@@ -128,6 +158,27 @@ class TestBars:
         code, out, err = await on_a_terminal(served, *words)
         assert (code, out) == (0, "Billed 1 of 1: 0.540000 credits.\n")
         assert "replayed" in err
+
+    async def test_of_usage_that_is_discarded(self, served: Served) -> None:
+        user_id = new_user()
+        await served.record(usage_event(user_id))
+        words = ("usage", "rejected", "discard", "--all", "--user", user_id, "--yes")
+        code, out, err = await on_a_terminal(served, *words)
+        assert (code, out) == (0, "Discarded 1.\n")
+        assert CURSOR in err
+        assert "discarded" in err
+
+    async def test_of_a_statement_that_is_verified(self, served: Served, tmp_path: Path) -> None:
+        file = tmp_path / "statement.csv"
+        file.write_bytes(b"".join(plain_book().lines("csv")))
+        words = ("statement", "verify", str(file), "--no-signature")
+        code, out, err = await on_a_terminal(served, *words)
+        assert (code, f"{file}: good." in out, "\x1b" in out) == (0, True, False)
+        assert CURSOR in err
+        assert "bytes verified" in err
+        assert f"/{file.stat().st_size}" in err
+        ended = await zaaz(served, *words, TERM="xterm", **PLAIN)
+        assert ended.err.startswith("The signature was NOT checked")
 
     async def test_of_a_statement(self, served: Served, tmp_path: Path) -> None:
         user_id = await served.new_wallet(CREDIT)

@@ -25,7 +25,7 @@ class TestRejected:
         user_id = new_user()
         await reject(served, user_id, 3)
         code, out, err = await zaaz(served, *REJECTED, "list", "--user", user_id, "--limit", "2")
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, "Only the first 2: --limit 0 lists all.\n")
         assert out.count(f" {user_id} │") == 2
         assert "WALLET_NOT_FOUND" in out
 

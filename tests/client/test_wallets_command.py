@@ -12,6 +12,7 @@ from tests.run.command import free_port
 from tests.serving import Served, new_key, new_user, serving
 
 CREDITS = 5_000_000
+MORE = "Only the first 2: --limit 0 lists all.\n"
 
 
 @pytest.fixture
@@ -30,12 +31,19 @@ class TestList:
         served, _ = own
         users = [await served.new_wallet(CREDITS + place) for place in range(3)]
         code, out, err = await zaaz(served, "wallet", "list", "--limit", "2")
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, MORE)
         assert users[2] not in out
         assert out.index(users[0]) < out.index(users[1])
         assert "5.000001" in out
         _, out, _ = await zaaz(served, "wallet", "list", "--json")
         assert [json.loads(line)["user_id"] for line in out.splitlines()] == users
+        code, out, err = await zaaz(served, "wallet", "list", "--limit", "2", "--json")
+        assert [json.loads(line)["user_id"] for line in out.splitlines()] == users[:2]
+        assert (code, err) == (0, MORE)
+        for limit in ("3", "0"):  # all that there are, and all
+            code, out, err = await zaaz(served, "wallet", "list", "--limit", limit)
+            assert (code, err) == (0, "")
+            assert all(user in out for user in users)
 
     async def test_by_address(self, served: Served) -> None:
         address = f"{new_key()}@example.com"

@@ -1,6 +1,7 @@
 """`zaaz keys`: create, list, revoke."""
 
 import json
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Final
 from uuid import uuid4
@@ -20,12 +21,12 @@ from zaaz_client.asking import (
     ask,
     asking,
     check_id,
-    limited,
     moment,
     show,
     time_text,
 )
 from zaaz_client.client import ZaazClient
+from zaaz_client.listing import limited, listing
 from zaaz_client.lists import iterate
 from zaaz_client.retry import retry_within
 
@@ -91,16 +92,12 @@ def list_(
     """
     request = ListApiKeysRequest(client_id=client_id, show_revoked=revoked)
 
-    async def work(client: ZaazClient) -> list[ApiKey]:
+    def rows(client: ZaazClient, most: int | None) -> AsyncIterator[ApiKey]:
         method = client.auth.ListApiKeys
-        listed = iterate(method, request, limit=limit, retry_seconds=PATIENCE_SECONDS)
-        return [key async for key in listed]
+        return iterate(method, request, limit=most, retry_seconds=PATIENCE_SECONDS)
 
-    found = ask(work, target, given_key, _SCOPES)
-    if as_json:
-        for key in found:
-            click.echo(json.dumps(as_dict(key)))
-    else:
+    found = listing(rows, limit, as_json, target, given_key, _SCOPES)
+    if found is not None:
         show(("id", "client", "name", "scopes", "expires", "revoked", "made"), map(_row, found))
 
 

@@ -1,7 +1,7 @@
 """`zaaz usage rejected`: list, replay, discard."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
@@ -21,13 +21,13 @@ from zaaz_client.asking import (
     ask,
     asking,
     check_id,
-    limited,
     progress,
     show,
     time_text,
 )
 from zaaz_client.client import ZaazClient
 from zaaz_client.command_line import BadUsage
+from zaaz_client.listing import limited, listing
 from zaaz_client.lists import iterate
 from zaaz_client.retry import retry_within
 from zaaz_client.statements.formats import credits_text
@@ -82,16 +82,13 @@ def list_(user: str, limit: int, target: str, given_key: str | None, as_json: bo
     key; 3 no server.
     """
 
-    async def work(client: ZaazClient) -> list[RejectedUsage]:
-        return await _listed(client, user, limit)
+    def rows(client: ZaazClient, most: int | None) -> AsyncIterator[RejectedUsage]:
+        return _listed(client, user, most)
 
-    found = ask(work, target, given_key, _READ)
-    if as_json:
-        for one in found:
-            click.echo(json.dumps(as_dict(one)))
-        return
+    found = listing(rows, limit, as_json, target, given_key, _READ)
     columns = ("id", "user", "usage key", "model or endpoint", "why", "refused", "forgotten")
-    show(columns, map(_row, found))
+    if found is not None:
+        show(columns, map(_row, found))
 
 
 @rejected.command()
@@ -167,18 +164,23 @@ def _check_choice(ids: tuple[str, ...], all_: bool, user: str) -> None:
         raise BadUsage("--user goes with --all.")
 
 
-async def _listed(client: ZaazClient, user: str, limit: int) -> list[RejectedUsage]:
+def _listed(client: ZaazClient, user: str, limit: int | None) -> AsyncIterator[RejectedUsage]:
     request = ListRejectedUsageRequest(user_id=user)
     method = client.usage.ListRejectedUsage
-    listed = iterate(method, request, limit=limit, retry_seconds=PATIENCE_SECONDS)
-    return [one async for one in listed]
+    return iterate(method, request, limit=limit, retry_seconds=PATIENCE_SECONDS)
 
 
 async def _chosen(client: ZaazClient, ids: Sequence[str], user: str) -> list[str]:
     if ids:
         return list(dict.fromkeys(ids))
     # Read whole before any is taken away: pages go by what is there.
-    return [one.id for one in await _listed(client, user, MAX_REJECTED)]
+    with progress() as bar:
+        task = bar.add_task("found", total=None)
+        found = []
+        async for one in _listed(client, user, MAX_REJECTED):
+            found.append(one.id)
+            bar.advance(task)
+    return found
 
 
 async def _replay(
