@@ -134,6 +134,10 @@ class Peer(UsageServiceServicer):
         self.port = 0
 
     @property
+    def api_key(self) -> str:
+        return KEY
+
+    @property
     def target(self) -> str:
         return f"127.0.0.1:{self.port}"
 

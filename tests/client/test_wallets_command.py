@@ -84,6 +84,12 @@ class TestVerify:
         assert (lines[sound]["sound"], lines[bent]["sound"]) == (True, False)
         assert lines[bent]["differences"][0]["field"] == "credits_micros"
 
+    async def test_what_was_found_before_a_failure(self, served: Served) -> None:
+        users = [await served.new_wallet(CREDITS), new_user()]
+        code, out, err = await zaaz(served, "wallet", "verify", *users)
+        assert (code, out) == (1, "Verified 1 wallets: 0 are not sound.\n")
+        assert "WALLET_NOT_FOUND" in err
+
     async def test_what_there_is_not(self, served: Served) -> None:
         code, _, err = await zaaz(served, "wallet", "verify", new_user())
         assert code == 1

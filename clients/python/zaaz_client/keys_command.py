@@ -111,14 +111,13 @@ def revoke(ids: tuple[str, ...], target: str, given_key: str | None, as_json: bo
     options or key; 3 no server.
     """
 
-    async def work(client: ZaazClient) -> list[ApiKey]:
-        return [(await _revoke(client, one)) for one in ids]
+    async def work(client: ZaazClient) -> None:
+        for one in ids:  # each is told before the next, which may be refused
+            key = await _revoke(client, one)
+            told = json.dumps(as_dict(key)) if as_json else f"Revoked {key.id} of {key.client_id}."
+            click.echo(told)
 
-    for key in ask(work, target, given_key, _SCOPES):
-        if as_json:
-            click.echo(json.dumps(as_dict(key)))
-        else:
-            click.echo(f"Revoked {key.id} of {key.client_id}.")
+    ask(work, target, given_key, _SCOPES)
 
 
 async def _revoke(client: ZaazClient, key_id: str) -> ApiKey:

@@ -28,7 +28,7 @@ from zaaz_client.asking import (
     time_text,
 )
 from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import BadUsage
+from zaaz_client.command_line import BadUsage, Failure
 from zaaz_client.listing import limited, listing
 from zaaz_client.lists import iterate
 from zaaz_client.statements.formats import credits_text
@@ -109,10 +109,14 @@ def verify_wallets(
 
     try:
         ask(work, target, given_key, _SCOPES)
-    finally:  # what was found before a failure is told too
-        if found.first_unsound and not as_json:
+    except Failure:  # of a later wallet: what was found before is told too
+        if found.wallets and not as_json:
             _show_differences(found.first_unsound)
+            click.echo(f"Verified {found.wallets:,} wallets: {found.unsound:,} are not sound.")
+        raise
     if found.unsound:
+        if not as_json:
+            _show_differences(found.first_unsound)
         raise Refused(f"{found.unsound:,} of {found.wallets:,} wallets are not sound.")
     if not as_json:
         click.echo(f"Sound: {found.wallets:,} wallets, {found.transactions:,} transactions.")
@@ -161,6 +165,8 @@ def _row(wallet: Wallet) -> tuple[str, ...]:
 
 
 def _show_differences(wrong: dict[str, VerifyWalletResponse]) -> None:
+    if not wrong:
+        return
     rows = (
         (user, f"{one.sequence:,}", one.field, one.expected, one.actual)
         for user, answer in wrong.items()
