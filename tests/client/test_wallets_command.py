@@ -57,6 +57,29 @@ class TestList:
         assert nowhere in err
 
 
+class TestCreate:
+    async def test_makes_one_and_leaves_one_that_there_is(self, served: Served) -> None:
+        user_id = new_user()
+        address = f"{new_key()}@example.com"
+        for credits_micros, told in ((CREDITS, "0.000000"), (0, "5.000000")):
+            words = ("wallet", "create", user_id, "--email", address)
+            code, out, err = await zaaz(served, *words)
+            assert (code, err) == (0, "")
+            assert out == f"{user_id} has a wallet, with {told} credits.\n"
+            if credits_micros:
+                await served.grant(user_id, credits_micros)
+        _, out, _ = await zaaz(served, "wallet", "list", "--email", address, "--json")
+        assert json.loads(out)["user_id"] == user_id
+        code, out, _ = await zaaz(served, "wallet", "create", user_id, "--json")
+        assert (code, json.loads(out)["credits_micros"]) == (0, str(CREDITS))
+
+    async def test_what_cannot_be(self, served: Served) -> None:
+        for words in (("ada",), (new_user(), "--email", "ada")):
+            code, out, err = await zaaz(served, "wallet", "create", *words)
+            assert (code, out) == (2, "")
+            assert "hex" in err or "email" in err
+
+
 class TestVerify:
     async def test_sound_ones(self, served: Served) -> None:
         users = [await served.new_wallet(CREDITS) for _ in range(2)]

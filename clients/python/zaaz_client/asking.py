@@ -32,6 +32,7 @@ from zaaz_client.errors import (
     Unavailable,
     ZaazError,
 )
+from zaaz_client.hints import with_hint
 
 PATIENCE_SECONDS: Final = 3.0
 """How long a page is asked for, and a change tried with one request_id, while nobody answers."""
@@ -124,7 +125,7 @@ def finish(work: Coroutine[Any, Any, _T], target: str, scopes: str) -> _T:
         fields = [f"{one.field}: {one.description}" for one in error.violations]
         raise BadUsage("\n  ".join([str(error), *fields])) from error
     except ZaazError as error:
-        raise Refused(str(error)) from error
+        raise Refused(with_hint(error)) from error
 
 
 # How it looks

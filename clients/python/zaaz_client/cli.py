@@ -16,6 +16,7 @@ from zaaz_client.replay.command import replay
 from zaaz_client.statements.command import statement
 from zaaz_client.usage_command import usage
 from zaaz_client.wallet_command import wallet
+from zaaz_client.wallet_create import create_wallet
 from zaaz_client.wallets_command import list_wallets, verify_wallets
 
 SHELLS: Final = ("bash", "zsh", "fish")
@@ -59,5 +60,6 @@ main.add_command(replay)
 main.add_command(statement)
 main.add_command(usage)
 main.add_command(wallet)
+wallet.add_command(create_wallet)
 wallet.add_command(list_wallets)
 wallet.add_command(verify_wallets)
