@@ -1,14 +1,15 @@
 """`zaaz statement verify` and `zaaz statement keys`: what needs no key of the API."""
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import click
 
-from zaaz_client.asking import Refused, ask_with, progress, to_target
+from zaaz_client.asking import Refused, ask_with, for_programs, progress, to_target
 from zaaz_client.command_line import BadUsage
 from zaaz_client.statements.download import signing_keys
 from zaaz_client.statements.formats import credits_text
@@ -36,13 +37,19 @@ _SHOWN_EVERY: Final = 500
 @click.option("--fetch", is_flag=True, help="Ask the server for its public keys.")
 @click.option("--no-signature", is_flag=True, help="Be content without a checked signature.")
 @to_target
+@for_programs
 def verify_(
-    file: Path, given: tuple[str, ...], fetch: bool, no_signature: bool, target: str
+    file: Path,
+    given: tuple[str, ...],
+    fetch: bool,
+    no_signature: bool,
+    target: str,
+    as_json: bool,
 ) -> None:
     """Check that the statement in FILE is whole, unchanged, and signed by the server.
 
-    Needs no server, but for --fetch. A line that is not as it was written is
-    named.
+    Needs no server, but for --fetch, and no key of the API. A line that is not
+    as it was written is named. With --json, one object, whatever was found.
 
     Exit codes: 0 good; 1 not; 2 wrong options, file or key, or no key to check
     the signature with; 3 the server cannot be reached.
@@ -51,9 +58,12 @@ def verify_(
     if fetch:
         keys += _fetch(target).values()
     verdict = _verify(file, keys)
+    if as_json:
+        click.echo(json.dumps(_object(file, verdict)))
     if verdict.problems:
         raise Refused(_told(file, verdict))
-    click.echo(_summary(file, verdict))
+    if not as_json:
+        click.echo(_summary(file, verdict))
     if not verdict.signature_checked:
         message = "The signature was NOT checked: anyone can have written this statement."
         if not no_signature:
@@ -63,10 +73,16 @@ def verify_(
 
 @click.command()
 @to_target
-def keys(target: str) -> None:
-    """Print the server's public keys: one a line, after its id."""
+@for_programs
+def keys(target: str, as_json: bool) -> None:
+    """Print the server's public keys: one a line, after its id.
+
+    Needs no key of the API. With --json, one object a line. Exit codes: 0
+    printed; 1 refused; 2 wrong options; 3 no server.
+    """
     for name, key in _fetch(target).items():
-        click.echo(f"{name} {key.hex()}")
+        line = json.dumps({"key_id": name, "public_key": key.hex()})
+        click.echo(line if as_json else f"{name} {key.hex()}")
 
 
 def _fetch(target: str) -> dict[str, bytes]:
@@ -119,12 +135,49 @@ def _told(file: Path, verdict: Verdict) -> str:
     return "\n  ".join(["The statement is not as the server wrote it.", *problems])
 
 
+def _object(file: Path, verdict: Verdict) -> dict[str, Any]:
+    """As JSON has it. Amounts are integers, in micro-credits; what cannot be read is left out."""
+    found: dict[str, Any] = {
+        "file": str(file),
+        "good": verdict.good,
+        "signature_checked": verdict.signature_checked,
+        "problems": [one._asdict() for one in verdict.problems],
+        "transactions": verdict.transactions,
+    }
+    if verdict.opening is not None:
+        opening = verdict.opening
+        found |= {
+            "user_id": opening.user_id,
+            "user_wallet_id": opening.wallet_id,
+            "start_time": _time(opening.start_ms),
+            "end_time": _time(opening.end_ms),
+            "opening_sequence": opening.sequence,
+            "opening_balance_micros": opening.balance_micros,
+        }
+    if verdict.head is not None:
+        head = verdict.head
+        found |= {
+            "balance_after_micros": head.balance_after_micros,
+            "signed_time": _time(head.signed_ms),
+            "key_id": head.key_id,
+        }
+    return found
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _time(ms: int) -> str:
+    return _moment(ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _summary(file: Path, verdict: Verdict) -> str:
     opening, head = verdict.opening, verdict.head
     assert opening is not None
     assert head is not None
     start, end, signed = (
-        f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        f"{_moment(ms):%Y-%m-%d %H:%M:%S} UTC"
         for ms in (opening.start_ms, opening.end_ms, head.signed_ms)
     )
     before = credits_text(opening.balance_micros)
