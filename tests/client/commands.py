@@ -5,13 +5,22 @@ import os
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tests.ledger.calls import soon
-from tests.serving import Served
 
 ZAAZ = Path(sys.executable).with_name("zaaz")
 WIDE = {"COLUMNS": "200", "TERM": "dumb"}
+
+
+class Server(Protocol):
+    """Whom to ask, and how."""
+
+    @property
+    def target(self) -> str: ...
+
+    @property
+    def api_key(self) -> str: ...
 
 
 class Ended(NamedTuple):
@@ -22,7 +31,7 @@ class Ended(NamedTuple):
     err: str
 
 
-async def zaaz(served: Served, *words: str, answer: str = "", **environment: str) -> Ended:
+async def zaaz(served: Server, *words: str, answer: str = "", **environment: str) -> Ended:
     """What became of `zaaz ...`, asked of this server."""
     asking = {"ZAAZ_TARGET": served.target, "ZAAZ_API_KEY": served.api_key}
     env = {**os.environ, **WIDE, **asking, **environment}

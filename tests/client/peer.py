@@ -73,10 +73,16 @@ class Inbox:
 Script = Callable[[int], Do]
 
 
-def status(code: grpc.StatusCode, reason: str, **metadata: str) -> status_pb2.Status:
+def status(
+    code: grpc.StatusCode, reason: str, *, retry_seconds: int | None = None, **metadata: str
+) -> status_pb2.Status:
+    """As servers send it; `retry_seconds` is what they ask to wait."""
     made = status_pb2.Status(code=code.value[0], message=f"scripted {reason}")
     info = error_details_pb2.ErrorInfo(reason=reason, domain="zaaz", metadata=metadata)
     made.details.add().Pack(info)
+    if retry_seconds is not None:
+        delay = Duration(seconds=retry_seconds)
+        made.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return made
 
 
@@ -108,6 +114,10 @@ class Peer(UsageServiceServicer):
         self.open_delay_seconds = 0.0
         self.throttle_seconds = 0.01
         self.refused: dict[str, status_pb2.Status] = {}
+        self.ends = dict(_ENDS)
+        """With what a stream ends, by what is done to it."""
+        self.rejections = dict(_REJECTIONS)
+        """With what a frame is rejected."""
         self.metadata: list[dict[str, Any]] = []
         self.gate = asyncio.Event()
         """Frames are handled while it is set."""
@@ -122,6 +132,10 @@ class Peer(UsageServiceServicer):
         """Plaintext without."""
         self._server: grpc.aio.Server | None = None
         self.port = 0
+
+    @property
+    def api_key(self) -> str:
+        return KEY
 
     @property
     def target(self) -> str:
@@ -163,7 +177,7 @@ class Peer(UsageServiceServicer):
             while (frame := await inbox.frames.get()) is not None:
                 await self.gate.wait()
                 if writer.generation != generation:
-                    await self._abort(context, _ENDS[Do.FENCE])
+                    await self._abort(context, self.ends[Do.FENCE])
                 self.frames += 1
                 if await self._handle(writer, frame, context):
                     return
@@ -211,7 +225,7 @@ class Peer(UsageServiceServicer):
             case Do.SILENT:
                 pass
             case Do.REJECT | Do.GAP | Do.SIZE | Do.BROKEN:
-                await self._reject(writer, frame, context, _REJECTIONS[do])
+                await self._reject(writer, frame, context, self.rejections[do])
             case Do.DRAIN:
                 drain = pb.UsageStreamDrain(next_offset=writer.next_offset)
                 await context.write(pb.IngestUsageResponse(drain=drain))
@@ -224,7 +238,7 @@ class Peer(UsageServiceServicer):
                 self._take(writer, frame)
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "scripted drop")
             case _:
-                await self._abort(context, _ENDS[do])
+                await self._abort(context, self.ends[do])
         return False
 
     async def _answer(
@@ -232,7 +246,7 @@ class Peer(UsageServiceServicer):
     ) -> None:
         assert 1 <= _size(frame) <= self.max_frame_events
         if frame.offset > writer.next_offset:
-            await self._reject(writer, frame, context, _REJECTIONS[Do.GAP])
+            await self._reject(writer, frame, context, self.rejections[Do.GAP])
             return
         ack = self._take(writer, frame)
         ack.through_offset -= int(wrong)

@@ -30,10 +30,15 @@ class TestGrant:
         assert (await served.wallet(user_id)).credits_micros == 5_000_000
 
     async def test_without_a_wallet_says_how_to_make_one(self, served: Served) -> None:
-        code, _, err = await zaaz(served, "grant", new_user(), "5")
+        user_id = new_user()
+        code, _, err = await zaaz(served, "grant", user_id, "5")
         assert code == 1
         assert "WALLET_NOT_FOUND" in err
-        assert "CreateWallet" in err
+        hint = err.splitlines()[-1]
+        assert hint.startswith(f"`zaaz wallet create {user_id}` makes it")
+        made = await zaaz(served, *shlex.split(hint.split("`")[1])[1:])
+        assert (made.code, made.err) == (0, "")
+        assert (await zaaz(served, "grant", user_id, "5")).code == 0
 
     async def test_what_is_no_amount(self, served: Served) -> None:
         for amount in ("0", "0.0000001", "1e3", "many"):

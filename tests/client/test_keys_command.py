@@ -44,6 +44,21 @@ class TestKeys:
         assert made["key"].startswith(f"zaaz_{made['api_key']['id']}_")
         assert made["api_key"]["expires_time"] == "2100-01-01T12:00:00Z"
 
+    async def test_revoked_one_by_one(self, served: Served) -> None:
+        client_id = f"chat-{new_key()[:8]}"
+        ids = []
+        for _ in range(3):
+            words = ("keys", "create", client_id, "--scope", "usage.write", "--json")
+            ids.append(json.loads((await zaaz(served, *words)).out)["api_key"]["id"])
+        code, out, err = await zaaz(served, "keys", "revoke", *ids[:2], "--json")
+        lines = [json.loads(line) for line in out.splitlines()]
+        assert (code, err) == (0, "")
+        assert [line["id"] for line in lines] == ids[:2]
+        assert all(line["revoked_time"] for line in lines)
+        code, out, err = await zaaz(served, "keys", "revoke", ids[2], new_user(), ids[0])
+        assert (code, out) == (1, f"Revoked {ids[2]} of {client_id}.\n")
+        assert "API_KEY_NOT_FOUND" in err
+
     async def test_a_scope_that_there_is_not(self, served: Served) -> None:
         code, _, err = await zaaz(served, "keys", "create", "chat", "--scope", "wallet.eat")
         assert code == 2

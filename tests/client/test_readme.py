@@ -3,11 +3,14 @@
 import ast
 import dataclasses
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import zaaz_client
 from zaaz_client import UsageStreamSettings
+from zaaz_client.cli import main
 from zaaz_client.usage_settings import DEFAULT_SETTINGS
 
 README = Path(__file__).parents[2] / "clients" / "python" / "README.md"
@@ -40,3 +43,34 @@ def test_every_error_that_is_named_exists() -> None:
     ]
     assert len(names) >= 7
     assert all(hasattr(zaaz_client, name) for name in names)
+
+
+def commands(group: click.Group, *names: str) -> Iterator[tuple[str, set[str]]]:
+    """Each command by its words, and its options."""
+    for name, command in group.commands.items():
+        words = (*names, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *words)
+        else:
+            yield " ".join(words), {one for param in command.params for one in param.opts}
+
+
+def test_commands_take_the_options_that_are_told_of_them() -> None:
+    found = dict(commands(main))
+    del found["completion"]
+    without = {
+        option: {name for name, options in found.items() if option not in options}
+        for option in ("--target", "--api-key", "--json")
+    }
+    assert without == {
+        "--target": set(),
+        "--api-key": {"statement verify", "statement keys"},
+        "--json": {"statement get"},
+    }
+
+
+def test_every_command_is_told_of() -> None:
+    table = TEXT.partition("## The command zaaz\n")[2].partition("\n\nWhat asks")[0]
+    for name, _ in commands(main):
+        *_, last = name.split()
+        assert last in table or name == "completion", name

@@ -1,6 +1,7 @@
 """`zaaz statement`, against a real server and without any."""
 
 import asyncio
+import json
 import os
 import sys
 from asyncio.subprocess import PIPE
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from zaaz_client.cli import main
-from zaaz_client.statements.verify import MAX_LINE_BYTES
+from zaaz_client.statements.verify import MAX_LINE_BYTES, key_id
 
 from tests.serving import Served, new_user
 
@@ -71,6 +72,11 @@ class TestGet:
         code, out, _ = await zaaz("keys", ZAAZ_TARGET=served.target)
         assert code == 0
         keys.write_text(out)
+        code, out, err = await zaaz("keys", "--json", ZAAZ_TARGET=served.target)
+        lines = [json.loads(line) for line in out.splitlines()]
+        assert (code, err) == (0, "")
+        told = [f"{line['key_id']} {line['public_key']}" for line in lines]
+        assert told == keys.read_text().splitlines()
         code, out, err = await zaaz("verify", str(file), "--key", str(keys), ZAAZ_TARGET=NOWHERE)
         assert (code, err) == (0, "")
         assert user_id in out
@@ -146,6 +152,32 @@ class TestVerify:
         assert f"{file}: good" in out
         assert USER in out
         assert "after number 0" in out
+
+    def test_as_json(self, file: Path) -> None:
+        code, out, err = verify(str(file), "--key", PUBLIC_KEY.hex(), "--json")
+        found = json.loads(out)
+        assert (code, err) == (0, "")
+        assert (found["good"], found["signature_checked"], found["problems"]) == (True, True, [])
+        assert (found["file"], found["user_id"]) == (str(file), USER)
+        assert (found["opening_sequence"], found["opening_balance_micros"]) == (0, 0)
+        assert found["transactions"] == 5
+        assert found["start_time"] < found["end_time"] <= found["signed_time"]
+        assert found["key_id"] == key_id(PUBLIC_KEY)
+        code, out, err = verify(str(file), "--json")
+        found = json.loads(out)
+        assert (code, found["good"], found["signature_checked"]) == (2, False, False)
+        assert "NOT checked" in err
+
+    def test_a_bad_one_as_json(self, file: Path) -> None:
+        drop_line(file, 4)
+        code, out, err = verify(str(file), "--key", PUBLIC_KEY.hex(), "--json")
+        found = json.loads(out)
+        assert (code, found["good"]) == (1, False)
+        assert found["problems"][0]["line"] == 4
+        assert found["problems"][0]["message"] in err
+        file.write_text("nonsense\n")
+        code, out, _ = verify(str(file), "--json")
+        assert (code, json.loads(out)["good"], "user_id" in out) == (1, False, False)
 
     def test_without_a_key_it_says_what_was_not_checked(self, file: Path) -> None:
         code, _, err = verify(str(file))

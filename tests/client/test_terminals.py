@@ -13,20 +13,22 @@ from pathlib import Path
 import pytest
 
 from tests.client.commands import ZAAZ, zaaz
+from tests.client.statement_files import plain_book
 from tests.ledger.calls import soon
 from tests.serving import Served, new_user, usage_event
 
 CREDIT = 1_000_000
 RED = "\x1b[1;31m"
+CYAN = "\x1b[36m"
 CURSOR = "\x1b[?25l"
 """Hidden while a bar is drawn."""
 PLAIN = dict.fromkeys(("NO_COLOR", "FORCE_COLOR", "COLORTERM"), "")
 
 
 async def on_a_terminal(
-    served: Served, *words: str, environment: Mapping[str, str] = {}
+    served: Served, *words: str, environment: Mapping[str, str] = {}, stdout_too: bool = False
 ) -> tuple[int | None, str, str]:
-    """Exit code, stdout, and what a terminal at stderr was sent."""
+    """Exit code, stdout unless it is the terminal too, and what a terminal at stderr was sent."""
     asking = {"ZAAZ_TARGET": served.target, "ZAAZ_API_KEY": served.api_key}
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "120", **asking, **environment}
     for name in ("NO_COLOR", "FORCE_COLOR"):
@@ -35,12 +37,17 @@ async def on_a_terminal(
     ours, theirs = pty.openpty()
     try:
         process = await asyncio.create_subprocess_exec(
-            ZAAZ, *words, stdin=DEVNULL, stdout=PIPE, stderr=theirs, env=env
+            ZAAZ,
+            *words,
+            stdin=DEVNULL,
+            stdout=theirs if stdout_too else PIPE,
+            stderr=theirs,
+            env=env,
         )
         os.close(theirs)
         reading = asyncio.create_task(asyncio.to_thread(_read, ours))
         out, _ = await soon(process.communicate())
-        return process.returncode, out.decode(), await soon(reading)
+        return process.returncode, (out or b"").decode(), await soon(reading)
     finally:
         os.close(ours)
 
@@ -67,6 +74,36 @@ class TestColours:
         assert ended.err.startswith("Error: WALLET_NOT_FOUND")
         assert "\x1b" not in ended.err + ended.out
 
+    async def test_of_what_is_shown(self, served: Served) -> None:
+        user_id = await served.new_wallet(CREDIT)
+        words = ("wallet", "show", user_id)
+        _, _, shown = await on_a_terminal(served, *words, stdout_too=True)
+        assert f"{CYAN}user" in shown
+        assert "1.000000" in shown
+        no_colour = {"NO_COLOR": "1"}
+        _, _, shown = await on_a_terminal(served, *words, environment=no_colour, stdout_too=True)
+        assert "1.000000" in shown
+        assert "\x1b[" not in shown
+        ended = await zaaz(served, *words, TERM="xterm", **PLAIN)
+        assert (ended.code, user_id in ended.out, "1.000000" in ended.out) == (0, True, True)
+        assert "\x1b" not in ended.out + ended.err
+
+    async def test_of_wrong_usage(self, served: Served) -> None:
+        for words, said in (
+            (("wallet", "show"), "Missing argument 'USER'"),
+            (("wallet", "shwo"), "No such command 'shwo'"),
+            (("--wallet",), "No such option '--wallet'"),
+            (("grant", "ada", "5"), "24 lowercase hex digits"),
+        ):
+            code, out, err = await on_a_terminal(served, *words)
+            assert (code, out) == (2, "")
+            assert err.startswith(f"{RED}Error:")
+            assert said in err
+            ended = await zaaz(served, *words, TERM="xterm", **PLAIN)
+            assert ended.err.startswith("Error: ")
+            assert "\nUsage: zaaz " in ended.err
+            assert "\x1b" not in ended.err
+
     async def test_elsewhere_if_they_are_forced(self, served: Served) -> None:
         words = ("wallet", "show", new_user())
         ended = await zaaz(served, *words, **{**PLAIN, "TERM": "xterm", "FORCE_COLOR": "1"})
@@ -84,6 +121,35 @@ class TestBars:
         ended = await zaaz(served, "wallet", "verify", user_id, **{**PLAIN, **forced})
         assert ended.err == ""
 
+    async def test_are_not_among_what_is_printed_meanwhile(self, served: Served) -> None:
+        user_id = await served.new_wallet(CREDIT)
+        for words in (("verify", user_id), ("list", "--limit", "1")):
+            code, out, err = await on_a_terminal(served, "wallet", *words, "--json")
+            assert (code, json.loads(out)["user_id"] != "") == (0, True)
+            assert CURSOR in err
+            shown = ("wallet", *words, "--json")
+            code, _, err = await on_a_terminal(served, *shown, stdout_too=True)
+            assert (code, "\x1b" in err) == (0, False)
+            assert '"user_id": "' in err
+
+    async def test_of_lists(self, served: Served) -> None:
+        user_id = await served.new_wallet(CREDIT)
+        await served.record(usage_event(new_user()))
+        for words in (
+            ("wallet", "list"),
+            ("keys", "list"),
+            ("models", "list"),
+            ("usage", "rejected", "list"),
+        ):
+            code, out, err = await on_a_terminal(served, *words, "--limit", "1")
+            assert (code, "\x1b" in out) == (0, False)
+            assert CURSOR in err
+            assert "listed" in err
+            assert "1/1" in err
+        shown = ("wallet", "list", "--limit", "0")
+        code, _, err = await on_a_terminal(served, *shown, stdout_too=True)
+        assert (code, user_id in err) == (0, True)
+
     async def test_of_usage_that_is_replayed(self, served: Served) -> None:
         user_id = new_user()
         await served.record(usage_event(user_id))
@@ -92,6 +158,27 @@ class TestBars:
         code, out, err = await on_a_terminal(served, *words)
         assert (code, out) == (0, "Billed 1 of 1: 0.540000 credits.\n")
         assert "replayed" in err
+
+    async def test_of_usage_that_is_discarded(self, served: Served) -> None:
+        user_id = new_user()
+        await served.record(usage_event(user_id))
+        words = ("usage", "rejected", "discard", "--all", "--user", user_id, "--yes")
+        code, out, err = await on_a_terminal(served, *words)
+        assert (code, out) == (0, "Discarded 1.\n")
+        assert CURSOR in err
+        assert "discarded" in err
+
+    async def test_of_a_statement_that_is_verified(self, served: Served, tmp_path: Path) -> None:
+        file = tmp_path / "statement.csv"
+        file.write_bytes(b"".join(plain_book().lines("csv")))
+        words = ("statement", "verify", str(file), "--no-signature")
+        code, out, err = await on_a_terminal(served, *words)
+        assert (code, f"{file}: good." in out, "\x1b" in out) == (0, True, False)
+        assert CURSOR in err
+        assert "bytes verified" in err
+        assert f"/{file.stat().st_size}" in err
+        ended = await zaaz(served, *words, TERM="xterm", **PLAIN)
+        assert ended.err.startswith("The signature was NOT checked")
 
     async def test_of_a_statement(self, served: Served, tmp_path: Path) -> None:
         user_id = await served.new_wallet(CREDIT)

@@ -1,11 +1,22 @@
 """`zaaz usage rejected`, against a real server."""
 
 import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc_status import rpc_status
+from zaaz.credits.v1 import usage_service_pb2 as pb
 
 from tests.client.commands import zaaz
 from tests.serving import Served, new_user, usage_event
 
+from .peer import Peer, status
+
 REJECTED = ("usage", "rejected")
+BATCH = 1_000
+IDS = [f"{number:024x}" for number in range(BATCH + 1)]
 
 
 async def reject(served: Served, user_id: str, count: int) -> None:
@@ -25,7 +36,7 @@ class TestRejected:
         user_id = new_user()
         await reject(served, user_id, 3)
         code, out, err = await zaaz(served, *REJECTED, "list", "--user", user_id, "--limit", "2")
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, "Only the first 2: --limit 0 lists all.\n")
         assert out.count(f" {user_id} │") == 2
         assert "WALLET_NOT_FOUND" in out
 
@@ -75,3 +86,60 @@ class TestRejected:
             code, out, err = await zaaz(served, *REJECTED, *words)
             assert (code, out) == (2, ""), words
             assert "Error: " in err
+
+
+class Breaking(Peer):
+    """Takes the first batch, and refuses the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    async def ReplayRejectedUsage(  # noqa: N802
+        self, request: pb.ReplayRejectedUsageRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ReplayRejectedUsageResponse:
+        await self._take_batch(request.ids, context)
+        billed = pb.RecordUsageResult(receipt=pb.UsageReceipt(credits_micros=1_000))
+        return pb.ReplayRejectedUsageResponse(results=[billed] * len(request.ids))
+
+    async def DiscardRejectedUsage(  # noqa: N802
+        self, request: pb.DiscardRejectedUsageRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.DiscardRejectedUsageResponse:
+        await self._take_batch(request.ids, context)
+        return pb.DiscardRejectedUsageResponse(discarded=len(request.ids))
+
+    async def _take_batch(self, ids: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self.batches.append(len(ids))
+        if len(self.batches) == 2:
+            refusal = status(grpc.StatusCode.NOT_FOUND, "REJECTED_USAGE_NOT_FOUND")
+            await context.abort_with_status(rpc_status.to_status(refusal))
+
+
+class TestABatchThatFails:
+    @pytest.fixture
+    async def breaking(self) -> AsyncIterator[Breaking]:
+        peer = Breaking()  # type: ignore[abstract]
+        await peer.start()
+        yield peer
+        await peer.stop()
+
+    async def test_leaves_what_was_replayed_before_it_told(self, breaking: Breaking) -> None:
+        code, out, err = await zaaz(breaking, *REJECTED, "replay", *IDS)
+        assert (code, out) == (1, "Billed 1,000 of 1,000: 1.000000 credits.\n")
+        assert "REJECTED_USAGE_NOT_FOUND" in err
+        assert breaking.batches == [BATCH, 1]
+
+    async def test_leaves_each_line_of_json_before_it_told(self, breaking: Breaking) -> None:
+        code, out, _ = await zaaz(breaking, *REJECTED, "replay", *IDS, "--json")
+        assert code == 1
+        assert [json.loads(line)["id"] for line in out.splitlines()] == IDS[:BATCH]
+
+    @pytest.mark.parametrize(
+        ("words", "told"), [((), "Discarded 1,000."), (("--json",), '{"discarded": 1000}')]
+    )
+    async def test_leaves_what_was_discarded_before_it_told(
+        self, breaking: Breaking, words: tuple[str, ...], told: str
+    ) -> None:
+        code, out, err = await zaaz(breaking, *REJECTED, "discard", *IDS, "--yes", *words)
+        assert (code, out) == (1, f"{told}\n")
+        assert "REJECTED_USAGE_NOT_FOUND" in err

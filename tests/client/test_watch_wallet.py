@@ -35,9 +35,11 @@ from tests.serving import Served
 
 from .peer import KEY, Peer, status
 from .proxy import CuttingProxy
+from .waits import clocked, without_jitter
 
 USER = "65f0000000000000000000aa"
 QUICK = WatchSettings(min_backoff_seconds=0.001, max_backoff_seconds=0.01)
+PATIENT = WatchSettings(min_backoff_seconds=50, max_backoff_seconds=150)
 WAIT_SECONDS = 20.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -71,8 +73,10 @@ def sending(
     return session
 
 
-def failing(code: grpc.StatusCode, reason: str) -> Callable[[Context], Awaitable[object]]:
-    made = rpc_status.to_status(status(code, reason))
+def failing(
+    code: grpc.StatusCode, reason: str, retry_seconds: int | None = None
+) -> Callable[[Context], Awaitable[object]]:
+    made = rpc_status.to_status(status(code, reason, retry_seconds=retry_seconds))
     return lambda context: context.abort_with_status(made)
 
 
@@ -239,6 +243,30 @@ class TestResumes:
                 assert event.credits_micros == 1_000_000 - number
                 known = event.sequence
             assert proxy.cut_connections == 4
+
+
+class TestWaits:
+    async def test_longer_each_time_until_something_is_told(
+        self, client: ZaazClient, watched: Watched, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        without_jitter(monkeypatch)
+        clock = clocked(monkeypatch, zaaz_client.watch)
+        watched.sessions = [sending(then=LOST)] * 3
+        watched.sessions += [sending(snapshot(4), then=LOST), sending(change(5, 5))]
+        async with client.watch_wallet(USER, settings=PATIENT) as events:
+            assert places(await take(events, 2)) == [(0, 4), (5, 5)]
+        assert clock.sleeps == [50, 100, 150, 50]
+
+    async def test_for_what_the_server_asks(
+        self, client: ZaazClient, watched: Watched, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        without_jitter(monkeypatch)
+        clock = clocked(monkeypatch, zaaz_client.watch)
+        full = failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS", retry_seconds=7)
+        watched.sessions = [sending(then=full), sending(snapshot(4))]
+        async with client.watch_wallet(USER, settings=PATIENT) as events:
+            assert places(await take(events, 1)) == [(0, 4)]
+        assert clock.sleeps == [57]
 
 
 class TestResync:

@@ -40,6 +40,7 @@ from zaaz_client.errors import (
 )
 from zaaz_client.lists import iterate, pages
 from zaaz_client.process_errors import NotAuthorized, UsageNotReported
+from zaaz_client.retry import retry_within
 from zaaz_client.spool import (
     SpoolDamaged,
     SpoolError,
@@ -123,5 +124,6 @@ __all__ = [
     "from_status",
     "iterate",
     "pages",
+    "retry_within",
     "spooled_events",
 ]

@@ -32,10 +32,10 @@ from zaaz_client.errors import (
     Unavailable,
     ZaazError,
 )
+from zaaz_client.hints import with_hint
 
 PATIENCE_SECONDS: Final = 3.0
 """How long a page is asked for, and a change tried with one request_id, while nobody answers."""
-MAX_LISTED: Final = 10_000
 DEFAULT_LISTED: Final = 100
 
 _ID: Final = re.compile(r"[0-9a-f]{24}")
@@ -59,15 +59,6 @@ for_programs = click.option("--json", "as_json", is_flag=True, help="JSON on std
 def asking(command: _Command) -> _Command:
     """The options --target, --api-key and --json."""
     return to_target(with_key(for_programs(command)))
-
-
-limited = click.option(
-    "--limit",
-    type=click.IntRange(1, MAX_LISTED),
-    default=DEFAULT_LISTED,
-    show_default=True,
-    help="At most.",
-)
 
 
 def check_id(_: click.Context, __: click.Parameter, given: Any) -> Any:
@@ -134,7 +125,7 @@ def finish(work: Coroutine[Any, Any, _T], target: str, scopes: str) -> _T:
         fields = [f"{one.field}: {one.description}" for one in error.violations]
         raise BadUsage("\n  ".join([str(error), *fields])) from error
     except ZaazError as error:
-        raise Refused(str(error)) from error
+        raise Refused(with_hint(error)) from error
 
 
 # How it looks
@@ -175,6 +166,11 @@ def progress(is_shown: bool = True) -> Progress:
         transient=True,
         disable=not (is_shown and is_watched()),
     )
+
+
+def is_piped() -> bool:
+    """Whether stdout goes elsewhere: on the terminal it would be printed over a bar."""
+    return not sys.stdout.isatty()
 
 
 def is_watched() -> bool:

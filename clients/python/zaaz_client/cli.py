@@ -7,6 +7,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from zaaz_client.catalog_command import catalog
+from zaaz_client.command_line import Commands
 from zaaz_client.cost_commands import estimate, explain
 from zaaz_client.grant_command import grant
 from zaaz_client.keys_command import keys
@@ -15,6 +16,7 @@ from zaaz_client.replay.command import replay
 from zaaz_client.statements.command import statement
 from zaaz_client.usage_command import usage
 from zaaz_client.wallet_command import wallet
+from zaaz_client.wallet_create import create_wallet
 from zaaz_client.wallets_command import list_wallets, verify_wallets
 
 SHELLS: Final = ("bash", "zsh", "fish")
@@ -22,7 +24,7 @@ COMPLETES: Final = "_ZAAZ_COMPLETE"
 """Set by the shells' scripts when they ask for completions."""
 
 
-@click.group()
+@click.group(cls=Commands)
 @click.version_option(package_name="zaaz-client")
 def main() -> None:
     """Credits, wallets and metered usage from the command line.
@@ -58,5 +60,6 @@ main.add_command(replay)
 main.add_command(statement)
 main.add_command(usage)
 main.add_command(wallet)
+wallet.add_command(create_wallet)
 wallet.add_command(list_wallets)
 wallet.add_command(verify_wallets)

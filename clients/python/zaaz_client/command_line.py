@@ -1,12 +1,14 @@
 """What the commands of `zaaz` have in common: who is asked, with which key, and how they fail."""
 
 import os
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
 import click
+from click.exceptions import NoArgsIsHelpError
 from rich.console import Console
 from rich.text import Text
 
@@ -48,6 +50,54 @@ class Interrupted(Failure):
     """Ctrl-C."""
 
     exit_code = 130
+
+
+class NotConfirmed(Failure):
+    """A question was answered with no, or by the end of what there is to read."""
+
+    exit_code = 1
+
+
+class Commands(click.Group):
+    """The group of all commands: however one of them ends, it is told here and in one way."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """As click's, but for how failures look and what Ctrl-C's exit code is."""
+        run: Callable[..., Any] = super().main
+        if not standalone_mode:
+            return run(*args, standalone_mode=False, **extra)
+        try:
+            code = run(*args, standalone_mode=False, **extra)
+        except NoArgsIsHelpError as error:  # its message is the help
+            error.show()
+            sys.exit(error.exit_code)
+        except (click.ClickException, click.Abort) as error:
+            failure = _as_failure(error)
+            failure.show()
+            sys.exit(failure.exit_code)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _as_failure(error: click.ClickException | click.Abort) -> Failure:
+    match error:
+        case Failure():
+            return error
+        case click.UsageError():
+            return BadUsage(error.format_message() + _usage(error.ctx))
+        case click.ClickException():
+            return Failure(error.format_message())
+    # Click says the same of Ctrl-C, of an answer that is no, and of no answer.
+    if error.__cause__ is None and error.__context__ is not None:
+        click.echo(err=True)  # after the question
+    if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+        return Interrupted("Interrupted.")
+    return NotConfirmed("Not confirmed: nothing was changed.")
+
+
+def _usage(context: click.Context | None) -> str:
+    if context is None:
+        return ""
+    return f"\n{context.get_usage()}\nSee `{context.command_path} --help`."
 
 
 def api_key(given: str | None, target: str) -> str:

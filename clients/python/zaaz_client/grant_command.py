@@ -13,7 +13,6 @@ from zaaz.ledger.v1.grant_pb2 import IncreaseSource
 
 from zaaz_client.asking import (
     PATIENCE_SECONDS,
-    Refused,
     as_dict,
     ask,
     asking,
@@ -22,7 +21,6 @@ from zaaz_client.asking import (
 )
 from zaaz_client.client import ZaazClient
 from zaaz_client.command_line import Unreachable
-from zaaz_client.errors import WalletNotFound
 from zaaz_client.retry import retry_within
 from zaaz_client.statements.formats import credits_text
 
@@ -81,11 +79,7 @@ def grant(
         request.expires_time.FromDatetime(expires)
 
     async def work(client: ZaazClient) -> GrantCreditsResponse:
-        try:
-            return await retry_within(client.credits.GrantCredits, request, PATIENCE_SECONDS)
-        except WalletNotFound as error:
-            hint = f"{error}\nMake the wallet first: WalletService.CreateWallet."
-            raise Refused(hint) from error
+        return await retry_within(client.credits.GrantCredits, request, PATIENCE_SECONDS)
 
     try:
         given = ask(work, target, given_key, "credits.write or admin")

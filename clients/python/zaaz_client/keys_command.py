@@ -1,6 +1,7 @@
 """`zaaz keys`: create, list, revoke."""
 
 import json
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Final
 from uuid import uuid4
@@ -20,12 +21,12 @@ from zaaz_client.asking import (
     ask,
     asking,
     check_id,
-    limited,
     moment,
     show,
     time_text,
 )
 from zaaz_client.client import ZaazClient
+from zaaz_client.listing import limited, listing
 from zaaz_client.lists import iterate
 from zaaz_client.retry import retry_within
 
@@ -91,16 +92,12 @@ def list_(
     """
     request = ListApiKeysRequest(client_id=client_id, show_revoked=revoked)
 
-    async def work(client: ZaazClient) -> list[ApiKey]:
+    def rows(client: ZaazClient, most: int | None) -> AsyncIterator[ApiKey]:
         method = client.auth.ListApiKeys
-        listed = iterate(method, request, limit=limit, retry_seconds=PATIENCE_SECONDS)
-        return [key async for key in listed]
+        return iterate(method, request, limit=most, retry_seconds=PATIENCE_SECONDS)
 
-    found = ask(work, target, given_key, _SCOPES)
-    if as_json:
-        for key in found:
-            click.echo(json.dumps(as_dict(key)))
-    else:
+    found = listing(rows, limit, as_json, target, given_key, _SCOPES)
+    if found is not None:
         show(("id", "client", "name", "scopes", "expires", "revoked", "made"), map(_row, found))
 
 
@@ -114,14 +111,13 @@ def revoke(ids: tuple[str, ...], target: str, given_key: str | None, as_json: bo
     options or key; 3 no server.
     """
 
-    async def work(client: ZaazClient) -> list[ApiKey]:
-        return [(await _revoke(client, one)) for one in ids]
+    async def work(client: ZaazClient) -> None:
+        for one in ids:  # each is told before the next, which may be refused
+            key = await _revoke(client, one)
+            told = json.dumps(as_dict(key)) if as_json else f"Revoked {key.id} of {key.client_id}."
+            click.echo(told)
 
-    for key in ask(work, target, given_key, _SCOPES):
-        if as_json:
-            click.echo(json.dumps(as_dict(key)))
-        else:
-            click.echo(f"Revoked {key.id} of {key.client_id}.")
+    ask(work, target, given_key, _SCOPES)
 
 
 async def _revoke(client: ZaazClient, key_id: str) -> ApiKey:

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,11 +23,11 @@ from zaaz_client.asking import (
     as_dict,
     ask,
     asking,
-    limited,
     progress,
     time_text,
 )
 from zaaz_client.client import ZaazClient
+from zaaz_client.listing import limited, listing
 from zaaz_client.lists import iterate
 
 SCOPES: Final = "credits.read to list, credits.write to import, or admin"
@@ -72,16 +72,12 @@ def list_(
     filter_ = " OR ".join(f"provider = {json.dumps(one)}" for one in providers)
     request = ListAiModelsRequest(filter=filter_, search=search, order_by="value asc")
 
-    async def work(client: ZaazClient) -> list[AiModel]:
+    def rows(client: ZaazClient, most: int | None) -> AsyncIterator[AiModel]:
         method = client.credits.ListAiModels
-        listed = iterate(method, request, limit=limit, retry_seconds=PATIENCE_SECONDS)
-        return [model async for model in listed]
+        return iterate(method, request, limit=most, retry_seconds=PATIENCE_SECONDS)
 
-    found = ask(work, target, given_key, SCOPES)
-    if as_json:
-        for model in found:
-            click.echo(json.dumps(as_dict(model)))
-    else:
+    found = listing(rows, limit, as_json, target, given_key, SCOPES)
+    if found is not None:
         Console().print(_models_table(found))
 
 

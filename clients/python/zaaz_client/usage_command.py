@@ -1,42 +1,33 @@
 """`zaaz usage rejected`: list, replay, discard."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, TypeVar
-from uuid import uuid4
 
 import click
 from zaaz.credits.v1.usage_service_pb2 import (
-    DiscardRejectedUsageRequest,
-    ListRejectedUsageRequest,
     RecordUsageResult,
     RejectedUsage,
-    ReplayRejectedUsageRequest,
 )
 
 from zaaz_client.asking import (
-    PATIENCE_SECONDS,
     Refused,
     as_dict,
     ask,
     asking,
     check_id,
-    limited,
+    is_piped,
     progress,
     show,
     time_text,
 )
 from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import BadUsage
-from zaaz_client.lists import iterate
-from zaaz_client.retry import retry_within
+from zaaz_client.command_line import BadUsage, Failure
+from zaaz_client.listing import limited, listing
+from zaaz_client.rejected_usage import chosen_ids, discard_batches, listed, replay_batches
 from zaaz_client.statements.formats import credits_text
 from zaaz_client.status import from_status
 
-BATCH_IDS: Final = 1_000
-"""In one call."""
-MAX_REJECTED: Final = 100_000
-"""What the server keeps for a client."""
 MAX_SHOWN: Final = 200
 """Refusals in a table; --json has all of them."""
 
@@ -82,16 +73,13 @@ def list_(user: str, limit: int, target: str, given_key: str | None, as_json: bo
     key; 3 no server.
     """
 
-    async def work(client: ZaazClient) -> list[RejectedUsage]:
-        return await _listed(client, user, limit)
+    def rows(client: ZaazClient, most: int | None) -> AsyncIterator[RejectedUsage]:
+        return listed(client, user, most)
 
-    found = ask(work, target, given_key, _READ)
-    if as_json:
-        for one in found:
-            click.echo(json.dumps(as_dict(one)))
-        return
+    found = listing(rows, limit, as_json, target, given_key, _READ)
     columns = ("id", "user", "usage key", "model or endpoint", "why", "refused", "forgotten")
-    show(columns, map(_row, found))
+    if found is not None:
+        show(columns, map(_row, found))
 
 
 @rejected.command()
@@ -114,17 +102,28 @@ def replay(
     """
     _check_choice(ids, all_, user)
 
-    async def work(client: ZaazClient) -> dict[str, RecordUsageResult]:
-        return await _replay(client, ids, user)
+    found: dict[str, RecordUsageResult] = {}
 
-    found = ask(work, target, given_key, _WRITE)
-    refused = {id_: one for id_, one in found.items() if one.HasField("error")}
-    if as_json:
-        for id_, one in found.items():
-            click.echo(json.dumps({"id": id_, **as_dict(one)}))
-    else:
-        _show_replayed(found, refused)
-    if refused:
+    def take(batch: dict[str, RecordUsageResult]) -> None:
+        found.update(batch)
+        if as_json:
+            for id_, one in batch.items():
+                click.echo(json.dumps({"id": id_, **as_dict(one)}))
+
+    async def work(client: ZaazClient) -> None:
+        chosen = await chosen_ids(client, ids, user)
+        with progress(is_piped() or not as_json) as bar:
+            await replay_batches(client, chosen, take, bar)
+
+    try:
+        ask(work, target, given_key, _WRITE)
+    except Failure:  # of a later batch: those before it are billed
+        if found and not as_json:
+            _show_replayed(found)
+        raise
+    if not as_json:
+        _show_replayed(found)
+    if refused := _refused(found):
         raise Refused(f"{len(refused):,} of {len(found):,} were refused again.")
 
 
@@ -153,11 +152,24 @@ def discard(
         what = f"these {len(ids):,}" if ids else "all"
         click.confirm(f"Discard {what}? They will never be billed.", abort=True)
 
-    async def work(client: ZaazClient) -> int:
-        return await _discard(client, ids, user)
+    counts: list[int] = []
 
-    count = ask(work, target, given_key, _WRITE)
-    click.echo(json.dumps({"discarded": count}) if as_json else f"Discarded {count:,}.")
+    async def work(client: ZaazClient) -> None:
+        chosen = await chosen_ids(client, ids, user)
+        with progress() as bar:
+            await discard_batches(client, chosen, counts.append, bar)
+
+    def tell() -> None:
+        count = sum(counts)
+        click.echo(json.dumps({"discarded": count}) if as_json else f"Discarded {count:,}.")
+
+    try:
+        ask(work, target, given_key, _WRITE)
+    except Failure:  # of a later batch: those before it are gone
+        if counts:
+            tell()
+        raise
+    tell()
 
 
 def _check_choice(ids: tuple[str, ...], all_: bool, user: str) -> None:
@@ -165,54 +177,6 @@ def _check_choice(ids: tuple[str, ...], all_: bool, user: str) -> None:
         raise BadUsage("Name one ID or more (`zaaz usage rejected list`), or give --all.")
     if ids and user:
         raise BadUsage("--user goes with --all.")
-
-
-async def _listed(client: ZaazClient, user: str, limit: int) -> list[RejectedUsage]:
-    request = ListRejectedUsageRequest(user_id=user)
-    method = client.usage.ListRejectedUsage
-    listed = iterate(method, request, limit=limit, retry_seconds=PATIENCE_SECONDS)
-    return [one async for one in listed]
-
-
-async def _chosen(client: ZaazClient, ids: Sequence[str], user: str) -> list[str]:
-    if ids:
-        return list(dict.fromkeys(ids))
-    # Read whole before any is taken away: pages go by what is there.
-    return [one.id for one in await _listed(client, user, MAX_REJECTED)]
-
-
-async def _replay(
-    client: ZaazClient, ids: Sequence[str], user: str
-) -> dict[str, RecordUsageResult]:
-    results: dict[str, RecordUsageResult] = {}
-    chosen = await _chosen(client, ids, user)
-    with progress() as bar:
-        task = bar.add_task("replayed", total=len(chosen))
-        for batch in _batches(chosen):
-            request = ReplayRejectedUsageRequest(ids=batch, request_id=uuid4().hex)
-            method = client.usage.ReplayRejectedUsage
-            answer = await retry_within(method, request, PATIENCE_SECONDS)
-            results |= zip(batch, answer.results, strict=True)
-            bar.advance(task, len(batch))
-    return results
-
-
-async def _discard(client: ZaazClient, ids: Sequence[str], user: str) -> int:
-    count = 0
-    chosen = await _chosen(client, ids, user)
-    with progress() as bar:
-        task = bar.add_task("discarded", total=len(chosen))
-        for batch in _batches(chosen):
-            request = DiscardRejectedUsageRequest(ids=batch, request_id=uuid4().hex)
-            method = client.usage.DiscardRejectedUsage
-            count += (await retry_within(method, request, PATIENCE_SECONDS)).discarded
-            bar.advance(task, len(batch))
-    return count
-
-
-def _batches(ids: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(ids), BATCH_IDS):
-        yield ids[start : start + BATCH_IDS]
 
 
 def _row(one: RejectedUsage) -> tuple[str, ...]:
@@ -227,9 +191,12 @@ def _row(one: RejectedUsage) -> tuple[str, ...]:
     )
 
 
-def _show_replayed(
-    found: dict[str, RecordUsageResult], refused: dict[str, RecordUsageResult]
-) -> None:
+def _refused(found: dict[str, RecordUsageResult]) -> dict[str, RecordUsageResult]:
+    return {id_: one for id_, one in found.items() if one.HasField("error")}
+
+
+def _show_replayed(found: dict[str, RecordUsageResult]) -> None:
+    refused = _refused(found)
     if refused:
         rows = [(id_, str(from_status(one.error.error))) for id_, one in refused.items()]
         show(("id", "refused again"), rows[:MAX_SHOWN])

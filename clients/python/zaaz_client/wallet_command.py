@@ -160,6 +160,8 @@ def _balance(state: Wallet | WalletChanged) -> str:
 
 def _table(found: Wallet) -> Table:
     table = Table(show_header=False)
+    table.add_column(style="cyan")
+    table.add_column()
     policy = OverdraftPolicy.Name(found.overdraft_policy).removeprefix("OVERDRAFT_POLICY_")
     for name, value in (
         ("user", found.user_id),

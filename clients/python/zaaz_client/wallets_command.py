@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Final
 
 import click
+from rich.progress import Progress
 from zaaz.ledger.v1.wallet_pb2 import Wallet
 from zaaz.wallet.v1.wallet_service_pb2 import (
     ListWalletsRequest,
@@ -21,13 +22,14 @@ from zaaz_client.asking import (
     ask,
     asking,
     check_id,
-    limited,
+    is_piped,
     progress,
     show,
     time_text,
 )
 from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import BadUsage
+from zaaz_client.command_line import BadUsage, Failure
+from zaaz_client.listing import limited, listing
 from zaaz_client.lists import iterate
 from zaaz_client.statements.formats import credits_text
 
@@ -69,16 +71,13 @@ def list_wallets(email: str, limit: int, target: str, given_key: str | None, as_
     options or key; 3 no server.
     """
 
-    async def work(client: ZaazClient) -> list[Wallet]:
-        return [wallet async for wallet in _listed(client, limit, email)]
+    def rows(client: ZaazClient, most: int | None) -> AsyncIterator[Wallet]:
+        return _listed(client, most, email)
 
-    found = ask(work, target, given_key, _SCOPES)
-    if as_json:
-        for wallet in found:
-            click.echo(json.dumps(as_dict(wallet)))
-        return
+    found = listing(rows, limit, as_json, target, given_key, _SCOPES)
     columns = ("user", "email", ">credits", ">held", ">available", ">debt", ">transactions", "made")
-    show(columns, map(_row, found))
+    if found is not None:
+        show(columns, map(_row, found))
 
 
 @click.command("verify")
@@ -96,15 +95,25 @@ def verify_wallets(
     if bool(users) == all_:
         raise BadUsage("Name one USER or more, or give --all.")
 
+    found = Verified()
+
     def tell(user: str, answer: VerifyWalletResponse) -> None:
+        found.add(user, answer)
         if as_json:
             line = {"user_id": user, "sound": not answer.differences, **as_dict(answer)}
             click.echo(json.dumps(line))
 
-    async def work(client: ZaazClient) -> Verified:
-        return await _verify(client, users, tell)
+    async def work(client: ZaazClient) -> None:
+        with progress(is_piped() or not as_json) as bar:
+            await _verify(client, users, tell, bar)
 
-    found = ask(work, target, given_key, _SCOPES)
+    try:
+        ask(work, target, given_key, _SCOPES)
+    except Failure:  # of a later wallet: what was found before is told too
+        if found.wallets and not as_json:
+            _show_differences(found.first_unsound)
+            click.echo(f"Verified {found.wallets:,} wallets: {found.unsound:,} are not sound.")
+        raise
     if found.unsound:
         if not as_json:
             _show_differences(found.first_unsound)
@@ -123,18 +132,15 @@ async def _verify(
     client: ZaazClient,
     users: tuple[str, ...],
     tell: Callable[[str, VerifyWalletResponse], None],
-) -> Verified:
-    """Of these users' wallets, or of all."""
-    found = Verified()
-    with progress() as bar:
-        task = bar.add_task("wallets verified", total=len(users) or None)
-        async for user in _users(client, users):
-            request = VerifyWalletRequest(user_id=user)
-            answer = await client.wallets.VerifyWallet(request, timeout=VERIFY_TIMEOUT_SECONDS)
-            found.add(user, answer)
-            tell(user, answer)
-            bar.advance(task)
-    return found
+    bar: Progress,
+) -> None:
+    """Of these users' wallets, or of all: the list does not say how many those are."""
+    task = bar.add_task("wallets verified", total=len(dict.fromkeys(users)) or None)
+    async for user in _users(client, users):
+        request = VerifyWalletRequest(user_id=user)
+        answer = await client.wallets.VerifyWallet(request, timeout=VERIFY_TIMEOUT_SECONDS)
+        tell(user, answer)
+        bar.advance(task)
 
 
 async def _users(client: ZaazClient, users: tuple[str, ...]) -> AsyncIterator[str]:
@@ -159,6 +165,8 @@ def _row(wallet: Wallet) -> tuple[str, ...]:
 
 
 def _show_differences(wrong: dict[str, VerifyWalletResponse]) -> None:
+    if not wrong:
+        return
     rows = (
         (user, f"{one.sequence:,}", one.field, one.expected, one.actual)
         for user, answer in wrong.items()

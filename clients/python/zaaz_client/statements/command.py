@@ -1,31 +1,24 @@
-"""`zaaz statement`: get, verify, keys."""
+"""`zaaz statement get`, and the group that it is in."""
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final, TextIO
 
 import click
 
-from zaaz_client.asking import Refused, ask_with, check_id, moment, progress, to_target, with_key
+from zaaz_client.asking import ask_with, check_id, is_piped, moment, progress, to_target, with_key
 from zaaz_client.client import ZaazClient
 from zaaz_client.command_line import BadUsage, api_key
-from zaaz_client.statements.download import signing_keys, statement_lines
-from zaaz_client.statements.formats import FORMATS, credits_text
-from zaaz_client.statements.verify import MAX_LINE_BYTES, Verdict, verify
+from zaaz_client.statements.download import statement_lines
+from zaaz_client.statements.formats import FORMATS
+from zaaz_client.statements.verify_command import keys, verify_
 
 PATIENCE_SECONDS: Final = 10.0
 """How long a page of a statement is asked for before the server counts as away."""
 
-MAX_KEY_FILE_BYTES: Final = 65_536
-KEY_BYTES: Final = 32
-
-_KEY: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
-_NO_KEY: Final = "none"
-"""Sent where no key of the API is needed: the header may not be empty."""
 _SCOPES: Final = "wallet.read or admin"
 _SHOWN_EVERY: Final = 500
 """Lines."""
@@ -34,6 +27,10 @@ _SHOWN_EVERY: Final = 500
 @click.group()
 def statement() -> None:
     """Statements: get one, and verify one offline."""
+
+
+statement.add_command(verify_)
+statement.add_command(keys)
 
 
 @statement.command()
@@ -79,7 +76,7 @@ def get(
     """
     key = api_key(given_key, target)
     # On a terminal the statement itself is what is seen.
-    shown = output is not None or not sys.stdout.isatty()
+    shown = output is not None or is_piped()
     with _written(output) as file, progress(shown) as bar:
         task = bar.add_task("lines written", total=None)
 
@@ -95,55 +92,6 @@ def get(
                     bar.update(task, completed=count)
 
         ask_with(work, target, key, _SCOPES)
-
-
-@statement.command(name="verify")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--key",
-    "given",
-    multiple=True,
-    metavar="HEX|FILE",
-    help="Public key of the server, or a file with such keys (zaaz statement keys). Repeatable.",
-)
-@click.option("--fetch", is_flag=True, help="Ask the server for its public keys.")
-@click.option("--no-signature", is_flag=True, help="Be content without a checked signature.")
-@to_target
-def verify_(
-    file: Path, given: tuple[str, ...], fetch: bool, no_signature: bool, target: str
-) -> None:
-    """Check that the statement in FILE is whole, unchanged, and signed by the server.
-
-    Needs no server, but for --fetch. A line that is not as it was written is
-    named.
-
-    Exit codes: 0 good; 1 not; 2 wrong options, file or key, or no key to check
-    the signature with; 3 the server cannot be reached.
-    """
-    keys = [key for each in given for key in _read_keys(each)]
-    if fetch:
-        keys += _fetch(target).values()
-    verdict = _verify(file, keys)
-    if verdict.problems:
-        raise Refused(_told(file, verdict))
-    click.echo(_summary(file, verdict))
-    if not verdict.signature_checked:
-        message = "The signature was NOT checked: anyone can have written this statement."
-        if not no_signature:
-            raise BadUsage(f"{message}\nGive --key or --fetch, or --no-signature to do without.")
-        click.echo(message, err=True)
-
-
-@statement.command()
-@to_target
-def keys(target: str) -> None:
-    """Print the server's public keys: one a line, after its id."""
-    for name, key in _fetch(target).items():
-        click.echo(f"{name} {key.hex()}")
-
-
-def _fetch(target: str) -> dict[str, bytes]:
-    return ask_with(signing_keys, target, _NO_KEY, "none at all")
 
 
 @contextmanager
@@ -162,59 +110,3 @@ def _written(output: Path | None) -> Iterator[TextIO]:
         raise BadUsage(f"{output} cannot be written: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
-
-
-def _read_keys(given: str) -> list[bytes]:
-    if _KEY.fullmatch(given):
-        return [bytes.fromhex(given)]
-    try:
-        with Path(given).open("rb") as file:
-            content = file.read(MAX_KEY_FILE_BYTES)
-    except OSError as error:
-        problem = f"neither 64 hex digits nor a file that can be read ({error.strerror})"
-        raise BadUsage(f"--key {given}: it is {problem}.") from error
-    found = [bytes.fromhex(key) for key in _KEY.findall(content.decode("ascii", "replace"))]
-    if not found and len(content) == KEY_BYTES:
-        found = [content]
-    if not found:
-        raise BadUsage(f"--key {given}: it has no key of 64 hex digits.")
-    return found
-
-
-def _verify(file: Path, keys: list[bytes]) -> Verdict:
-    try:
-        with file.open("rb") as opened:
-            # A file that is one endless line does not come into memory whole.
-            lines = iter(lambda: opened.readline(MAX_LINE_BYTES + 1), b"")
-            return verify(lines, keys)
-    except OSError as error:
-        raise BadUsage(f"{file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise BadUsage(f"A key given is none: {error}.") from error
-
-
-def _told(file: Path, verdict: Verdict) -> str:
-    problems = [f"{file}: {problem}" for problem in verdict.problems]
-    return "\n  ".join(["The statement is not as the server wrote it.", *problems])
-
-
-def _summary(file: Path, verdict: Verdict) -> str:
-    opening, head = verdict.opening, verdict.head
-    assert opening is not None
-    assert head is not None
-    start, end, signed = (
-        f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-        for ms in (opening.start_ms, opening.end_ms, head.signed_ms)
-    )
-    before = credits_text(opening.balance_micros)
-    after = credits_text(head.balance_after_micros)
-    lines = [
-        f"{file}: good.",
-        f"  user          {opening.user_id}, wallet {opening.wallet_id}",
-        f"  period        {start} to {end}",
-        f"  transactions  {verdict.transactions:,}, after number {opening.sequence}",
-        f"  balance       {before} before, {after} after",
-    ]
-    if verdict.signature_checked:
-        lines.append(f"  signature     {signed}, key {head.key_id}")
-    return "\n".join(lines)
