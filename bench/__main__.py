@@ -3,26 +3,31 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from bench.failures import explain
 from bench.figures import FIGURES, take_figure
 from bench.machine import describe
 from bench.measures import MEASURES, take_measure
-from bench.processes import BenchError
-from bench.results import keep, table
+from bench.results import Taken, keep, table
 from bench.setting import Plan, tell
 
 PAIRS = 5
+LONGEST_SECONDS = 3_600.0
+"""For one figure: one that hangs would keep the others from being taken."""
+
+Take = Callable[[], Awaitable[dict[str, Any]]]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 1 when a figure could not be taken. A figure below its aim is no failure."""
     parser = _parser()
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     names = [one.name for one in (*FIGURES, *MEASURES)]
     unknown = set(asked.names) - set(names)
     if unknown:
@@ -36,26 +41,36 @@ async def _take(asked: argparse.Namespace) -> int:
     machine, plan = describe(), Plan(asked.pairs, asked.scale, asked.record)
     if plan.scale != 1:
         machine += f", {plan.scale:g} of the work"
-    figures = [figure for figure in FIGURES if not asked.names or figure.name in asked.names]
-    measures = [each for each in MEASURES if not asked.names or each.name in asked.names]
-    lines = [await _try(take_figure(figure, plan)) for figure in figures]
-    measured = [await _try(take_measure(measure, plan)) for measure in measures]
-    taken = [line for line in lines if line], [line for line in measured if line]
-    print(f"\n{table(*taken)}", file=sys.stderr)
-    if asked.write:
-        keep(*taken, machine)
-    return 0 if all((*lines, *measured)) else 1
-
-
-async def _try(taking: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:
-    """What was taken, having said it; None, having said why, where it could not be: others can."""
+    taken = Taken()
     try:
-        line = await taking
-    except BenchError as error:
-        tell("\n".join((str(error), *getattr(error, "__notes__", ()))))
-        return None
+        for figure in FIGURES:
+            if not asked.names or figure.name in asked.names:
+                await _try(figure.name, partial(take_figure, figure, plan), taken.figures, taken)
+        for measure in MEASURES:
+            if not asked.names or measure.name in asked.names:
+                await _try(
+                    measure.name, partial(take_measure, measure, plan), taken.measures, taken
+                )
+    finally:
+        # Also when it is interrupted: what was taken until then holds.
+        print(f"\n{table(taken)}", file=sys.stderr)
+        if asked.write and (taken.figures or taken.measures):
+            keep(taken, machine)
+    return 1 if taken.failed else 0
+
+
+async def _try(name: str, take: Take, lines: list[dict[str, Any]], taken: Taken) -> None:
+    """Says what was taken, or why it was not: however one figure fails, the others can be had."""
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            line = await take()
+    except Exception as error:  # noqa: BLE001
+        why = explain(error)
+        tell(f"{name} could not be taken: {why}")
+        taken.failed[name] = why.splitlines()[0]
+        return
     print(orjson.dumps(line).decode(), flush=True)
-    return line
+    lines.append(line)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,7 @@
 """bench/RESULTS.md: every run that was worth keeping, newest first, under what a person wrote."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,29 +28,39 @@ _SHOWN_OF_MEASURES = frozenset(
 Line = Mapping[str, Any]
 
 
-def keep(lines: Sequence[Line], measured: Sequence[Line], machine: str) -> None:
+@dataclass(slots=True)
+class Taken:
+    """The lines of a run so far. `failed`: why a figure or measure is missing, by its name."""
+
+    figures: list[dict[str, Any]] = field(default_factory=list)
+    measures: list[dict[str, Any]] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def keep(taken: Taken, machine: str) -> None:
     """Adds a run's figures and measures to the file; all else in it stays as it is."""
     text = RESULTS.read_text()
     before, mark, after = text.partition(RUNS_MARK)
     if not mark:
         raise ValueError(f"{RESULTS.name} has lost its line {RUNS_MARK.strip()}")
     today = datetime.now(UTC).date().isoformat()
-    pairs = ", ".join(sorted({str(line["runs"]) for line in lines}))
-    with_what = f"{machine}; pairs of each: {pairs}." if lines else f"{machine}."
-    run = f"### {today}, commit {commit()}\n\n{with_what}\n\n{table(lines, measured)}"
+    pairs = ", ".join(sorted({str(line["runs"]) for line in taken.figures}))
+    with_what = f"{machine}; pairs of each: {pairs}." if pairs else f"{machine}."
+    run = f"### {today}, commit {commit()}\n\n{with_what}\n\n{table(taken)}"
     RESULTS.write_text(f"{before}{mark}\n{run}{after}")
 
 
-def table(lines: Sequence[Line], measured: Sequence[Line]) -> str:
+def table(taken: Taken) -> str:
     """Figures and measures in columns, in Markdown that can be read as it stands."""
     parts = []
-    if lines:
-        parts.append(_columns((_FIGURES, *map(_figure, lines))))
-        parts += [note for line in lines if (note := _note(line, _SHOWN_OF_FIGURES))]
-    if measured:
-        parts.append(_columns((_MEASURES, *map(_measure, measured))))
-        parts += [note for line in measured if (note := _note(line, _SHOWN_OF_MEASURES))]
-        parts += [_columns(_rows(line["rows"])) for line in measured if line.get("rows")]
+    if taken.figures:
+        parts.append(_columns((_FIGURES, *map(_figure, taken.figures))))
+        parts += [note for line in taken.figures if (note := _note(line, _SHOWN_OF_FIGURES))]
+    if taken.measures:
+        parts.append(_columns((_MEASURES, *map(_measure, taken.measures))))
+        parts += [note for line in taken.measures if (note := _note(line, _SHOWN_OF_MEASURES))]
+        parts += [_columns(_rows(line["rows"])) for line in taken.measures if line.get("rows")]
+    parts += [f"- {name} could not be taken: {why}" for name, why in taken.failed.items()]
     return "\n\n".join(parts) + "\n"
 
 
