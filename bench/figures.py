@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import consume, entitled, gateway, growth, holds, offers, resources
+from bench.inserts import usage
 from bench.machine import peak_mebibytes
 from bench.pairs import summarize, take_pairs
 from bench.processes import recorded
 from bench.setting import Open, Plan, bench_of, tell
-from bench.usage import usage
 
 
 @dataclass(frozen=True, slots=True)

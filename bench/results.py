@@ -15,6 +15,7 @@ _FIGURES = (
     *("p50 ms", "p99 ms", "CPU µs an operation", "not used", "peak MiB"),
 )
 _MEASURES = ("measure", "value", "aim", "CPU seconds", "peak MiB")
+_RATIOS = ("over", "ratio", "lowest to highest", "runs")
 _SHOWN_OF_FIGURES = frozenset(
     (
         *("name", "what", "aim", "ratio", "spread", "runs", "ours", "baseline", "peak_rss_mib"),
@@ -22,7 +23,10 @@ _SHOWN_OF_FIGURES = frozenset(
     )
 )
 _SHOWN_OF_MEASURES = frozenset(
-    ("name", "what", "aim", "value", "unit", "cpu_seconds", "peak_rss_mib", "rows")
+    (
+        *("name", "what", "aim", "value", "unit", "cpu_seconds", "peak_rss_mib"),
+        *("ratio", "spread", "runs", "ratios", "rows"),
+    )
 )
 
 Line = Mapping[str, Any]
@@ -59,7 +63,12 @@ def table(taken: Taken) -> str:
     if taken.measures:
         parts.append(_columns((_MEASURES, *map(_measure, taken.measures))))
         parts += [note for line in taken.measures if (note := _note(line, _SHOWN_OF_MEASURES))]
-        parts += [_columns(_rows(line["rows"])) for line in taken.measures if line.get("rows")]
+        parts += [
+            _columns(rows)
+            for line in taken.measures
+            for rows in (_ratios(line), _rows(line))
+            if rows
+        ]
     parts += [f"- {name} could not be taken: {why}" for name, why in taken.failed.items()]
     return "\n\n".join(parts) + "\n"
 
@@ -79,8 +88,24 @@ def _note(line: Line, shown: frozenset[str]) -> str:
     return f"- {line['name']}, {line['what']}: {said}" if said else ""
 
 
-def _rows(rows: Sequence[Line]) -> list[tuple[str, ...]]:
-    return [tuple(rows[0]), *(tuple(map(_cell, row.values())) for row in rows)]
+def _rows(line: Line) -> list[tuple[str, ...]]:
+    rows = line.get("rows", ())
+    return [tuple(row) for row in rows[:1]] + [tuple(map(_cell, row.values())) for row in rows]
+
+
+def _ratios(line: Line) -> list[tuple[str, ...]]:
+    """Of a measure that compares with more than one."""
+    ratios = line.get("ratios", ())
+    rows = [
+        (each["over"], f"**{each['ratio']:.2f}**", _spread(each), str(each["runs"]))
+        for each in ratios
+    ]
+    return [_RATIOS, *rows] if rows else []
+
+
+def _spread(line: Line) -> str:
+    lowest, highest = line["spread"]
+    return f"{lowest:.2f} to {highest:.2f}"
 
 
 def _cell(value: Any) -> str:
@@ -101,7 +126,7 @@ def _measure(line: Line) -> tuple[str, ...]:
 
 
 def _figure(line: Line) -> tuple[str, ...]:
-    ours, (lowest, highest) = line["ours"], line["spread"]
+    ours = line["ours"]
     cpu = dict(ours["cpu_micros"])
     idle, others = cpu.pop(IDLE), cpu.pop(OTHERS)
     whole = sum((*cpu.values(), idle, others)) or 1.0
@@ -109,7 +134,7 @@ def _figure(line: Line) -> tuple[str, ...]:
         line["name"],
         f"**{line['ratio']:.2f}**",
         f"{line['aim']:.2f}",
-        f"{lowest:.2f} to {highest:.2f}",
+        _spread(line),
         f"{line['ours_per_second']:,}",
         f"{line['baseline_per_second']:,}",
         f"{ours['p50_ms']:.1f}",
