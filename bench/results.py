@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 RUNS_MARK = "<!-- python -m bench --write puts the newest run below this line -->\n"
 _FIGURES = (
     *("figure", "ratio", "aim", "lowest to highest", "ours/s", "baseline/s"),
-    *("p50 ms", "p99 ms", "CPU µs an operation", "not used", "peak MiB"),
+    *("p50 ms", "p99 ms", "CPU µs an operation", "baseline's", "not used", "peak MiB"),
 )
 _MEASURES = ("measure", "value", "aim", "CPU seconds", "peak MiB")
 _RATIOS = ("over", "ratio", "lowest to highest", "runs")
@@ -43,15 +43,19 @@ class Taken:
 
 def keep(taken: Taken, machine: str) -> None:
     """Adds a run's figures and measures to the file; all else in it stays as it is."""
-    text = RESULTS.read_text()
-    before, mark, after = text.partition(RUNS_MARK)
-    if not mark:
-        raise ValueError(f"{RESULTS.name} has lost its line {RUNS_MARK.strip()}")
     today = datetime.now(UTC).date().isoformat()
     pairs = ", ".join(sorted({str(line["runs"]) for line in taken.figures}))
     with_what = f"{machine}; pairs of each: {pairs}." if pairs else f"{machine}."
     run = f"### {today}, commit {commit()}\n\n{with_what}\n\n{table(taken)}"
-    RESULTS.write_text(f"{before}{mark}\n{run}{after}")
+    RESULTS.write_text(with_run(RESULTS.read_text(), run))
+
+
+def with_run(text: str, run: str) -> str:
+    """The file's text with this run before all others. ValueError where they cannot be found."""
+    before, mark, after = text.partition(RUNS_MARK)
+    if not mark:
+        raise ValueError(f"{RESULTS.name} has lost its line {RUNS_MARK.strip()}")
+    return f"{before}{mark}\n{run}{after}"
 
 
 def table(taken: Taken) -> str:
@@ -127,7 +131,7 @@ def _measure(line: Line) -> tuple[str, ...]:
 
 def _figure(line: Line) -> tuple[str, ...]:
     ours = line["ours"]
-    cpu = dict(ours["cpu_micros"])
+    cpu, baseline = dict(ours["cpu_micros"]), line["baseline"]["cpu_micros"]
     idle, others = cpu.pop(IDLE), cpu.pop(OTHERS)
     whole = sum((*cpu.values(), idle, others)) or 1.0
     return (
@@ -140,6 +144,7 @@ def _figure(line: Line) -> tuple[str, ...]:
         f"{ours['p50_ms']:.1f}",
         f"{ours['p99_ms']:.1f}",
         _by_role(cpu),
+        _by_role({role: each for role, each in baseline.items() if role not in {IDLE, OTHERS}}),
         f"{idle / whole:.0%} idle, {others / whole:.0%} others",
         _by_role(line["peak_rss_mib"]),
     )
