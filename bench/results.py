@@ -114,8 +114,12 @@ def _spread(line: Line) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_cell(each)}" for name, each in value.items())
+        return ", ".join(f"{name} {_inner(each)}" for name, each in value.items())
     return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _inner(value: Any) -> str:
+    return f"({_cell(value)})" if isinstance(value, Mapping) else _cell(value)
 
 
 def _measure(line: Line) -> tuple[str, ...]:

@@ -84,6 +84,12 @@ def test_a_comparison_has_its_ratios_and_rows_in_tables() -> None:
     ]
 
 
+def test_what_is_named_twice_over_is_told_apart() -> None:
+    starts = {"grown": {"median": 1.5, "most": 2.25}, "empty": {"median": 1.0, "most": 1.0}}
+    said = table(Taken(figures=[a_figure(cold_start_seconds=starts)]))
+    assert "cold_start_seconds grown (median 1.5, most 2.25), empty (median 1.0, most 1.0)" in said
+
+
 @given(st.lists(NAMES, min_size=1, max_size=5))
 def test_columns_are_as_wide_as_their_widest(names: list[str]) -> None:
     taken = Taken(figures=[a_figure(name) for name in names])
