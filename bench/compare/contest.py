@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.compare.contestants import Books, Contestant, Load, Ours, Outcome, naive
-from bench.compare.medici import medici
+from bench.compare.medici import LeftOutError, medici
 from bench.consume import CONSUMED_MICROS, SPREAD_WALLETS
 from bench.machine import IDLE, OTHERS, Meter
 from bench.pairs import milliseconds, spread_of
@@ -96,8 +96,12 @@ async def compare(bench: Bench) -> dict[str, Any]:
     seconds = max(0.2, RUN_SECONDS * min(1.0, bench.plan.scale))
     async with AsyncExitStack() as stack:
         contestants: list[Contestant] = [Ours(bench), await stack.enter_async_context(naive(bench))]
-        third = await stack.enter_async_context(medici(bench))
-        contestants += [third] if third is not None else []
+        left_out: dict[str, str] = {}
+        try:
+            contestants.append(await stack.enter_async_context(medici(bench)))
+        except LeftOutError as why:
+            left_out["medici"] = str(why)
+            tell(f"compare: medici is left out: {why}")
         meter = Meter({role: pid for each in contestants for role, pid in each.pids.items()})
         series = [
             Series(each, await each.fund(wallets, FUNDS_MICROS))
@@ -107,7 +111,9 @@ async def compare(bench: Bench) -> dict[str, Any]:
         await take_rounds(series, bench.plan.pairs, seconds)
         granted = {each.name: await _granted(each) for each in contestants}
         rows = [each.row(granted[each.contestant.name]) for each in series]
-        return {**summarize(series), "tight_wallet_granted": granted, "rows": rows, **meter.read()}
+        said = {"left_out": left_out} if left_out else {}
+        told = {**summarize(series), **said, "tight_wallet_granted": granted, "rows": rows}
+        return {**told, **meter.read()}
 
 
 async def take_rounds(series: Sequence[Series], rounds: int, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """Sides and contestants that do nothing, and say what they were asked."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from bench.compare.contestants import Books, Load, Outcome
 from bench.consume import CONSUMED_MICROS
@@ -31,30 +32,34 @@ def a_pair(ours: float, baseline: float) -> Pair:
 
 
 class Scripted:
-    """A contestant whose runs of a second come to as many debits as the script has, in turn."""
+    """A contestant whose runs come to as many debits as the script has, in turn."""
 
     pids: Mapping[str, int] = {}
 
-    def __init__(self, name: str, script: Sequence[int], order: list[str] | None = None) -> None:
+    def __init__(self, name: str, script: Iterable[int], order: list[str] | None = None) -> None:
         self.name = name
         self._script = iter(script)
         self._order = [] if order is None else order
         self._funded: dict[str, int] = {}
-        self.debits = 0
+        self._debits: Counter[str] = Counter()
         self.lost_micros = 0
-        """What its books are short of."""
+        """What the books of every first wallet are short of."""
+        self.stray_debits = 0
+        """Debits that are stored beside those that were answered; below 0: that are not."""
 
     async def fund(self, count: int, micros: int) -> list[str]:
-        self._funded = {f"{self.name}-{number}": micros for number in range(count)}
-        return list(self._funded)
+        users = [f"{self.name}-{len(self._funded) + number}" for number in range(count)]
+        self._funded |= dict.fromkeys(users, micros)
+        return users
 
     async def debit(self, load: Load) -> Outcome:
         done = next(self._script)
         self._order.append(self.name)
-        self.debits += done
+        self._debits[load.users[0]] += done
         return Outcome(seconds=load.seconds, latencies=[0.001] * done)
 
     async def books(self, users: Sequence[str]) -> Books:
+        debits = self._debits[users[0]] + self.stray_debits
         balances = [self._funded[user_id] for user_id in users]
-        balances[0] -= self.debits * CONSUMED_MICROS + self.lost_micros
-        return Books(balances, self.debits)
+        balances[0] -= debits * CONSUMED_MICROS + self.lost_micros
+        return Books(balances, debits)

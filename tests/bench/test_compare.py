@@ -1,11 +1,23 @@
 """The comparison: in turns, by rounds, and with every run's books looked at."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import repeat
+from pathlib import Path
+
+import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.compare.contest import Series, summarize, take_rounds
+from bench.compare import contest
+from bench.compare.contest import TIGHT_DEBITS, Series, summarize, take_rounds
+from bench.compare.medici import LeftOutError
+from bench.processes import Served
+from bench.results import Taken, table
+from bench.setting import Bench, Plan
 from bench.wallets import FUNDS_MICROS
+from tests.bench.lines import a_measure
 from tests.bench.sides import Scripted
 
 
@@ -73,12 +85,34 @@ async def test_a_wrong_sum_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("stored", [-1, 1])
-async def test_debits_that_nobody_was_answered_or_that_are_lost_are_told(stored: int) -> None:
+async def test_debits_that_are_lost_or_were_not_answered_are_told(stored: int) -> None:
     contestant = Scripted("naive, gRPC", [5])
     series = await _series(contestant)
-    contestant.debits = stored
+    contestant.stray_debits = stored
     await series.run(1.0)
     assert series.books == f"{5 + stored} debits are stored of 5 that were answered"
+
+
+async def test_who_cannot_be_had_is_named_in_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def naive(_: Bench) -> AsyncIterator[Scripted]:
+        yield Scripted("naive, gRPC", repeat(TIGHT_DEBITS))
+
+    @asynccontextmanager
+    async def medici(_: Bench) -> AsyncIterator[Scripted]:
+        raise LeftOutError("npm ci failed: no network")
+        yield Scripted("medici", [])
+
+    ours = Scripted("ours, gRPC", repeat(TIGHT_DEBITS))
+    monkeypatch.setattr(contest, "Ours", lambda _: ours)
+    monkeypatch.setattr(contest, "naive", naive)
+    monkeypatch.setattr(contest, "medici", medici)
+    served = Served("", "", "", {})
+    async with grpc.aio.insecure_channel("localhost:1") as channel:
+        said = await contest.compare(Bench(served, channel, Path(), Plan(1, 1.0)))
+    assert said["left_out"] == {"medici": "npm ci failed: no network"}
+    assert [row["service"] for row in said["rows"]] == ["ours, gRPC", "naive, gRPC"] * 2
+    assert "left_out medici npm ci failed: no network" in table(Taken(measures=[a_measure(**said)]))
 
 
 async def test_a_wallet_below_zero_is_overspent() -> None:
