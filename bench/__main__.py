@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,8 @@ from bench.measures import MEASURES, take_measure
 from bench.results import Taken, keep, table
 from bench.setting import Plan, tell
 
-PAIRS = 5
+QUICK_PAIRS, FULL_PAIRS = 4, 6
+"""Even: as many begin with either side."""
 LONGEST_SECONDS = 3_600.0
 """For one figure: one that hangs would keep the others from being taken."""
 
@@ -38,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _take(asked: argparse.Namespace) -> int:
-    machine, plan = describe(), Plan(asked.pairs, asked.scale, asked.record)
-    if plan.scale != 1:
-        machine += f", {plan.scale:g} of the work"
+    pairs = asked.pairs or (FULL_PAIRS if asked.full else QUICK_PAIRS)
+    machine, plan = describe(), Plan(pairs, asked.scale, asked.full, asked.record)
+    tell(f"{plan.told} scale, {pairs} pairs of each")
     taken = Taken()
     try:
         for figure in FIGURES:
@@ -55,12 +57,13 @@ async def _take(asked: argparse.Namespace) -> int:
         # Also when it is interrupted: what was taken until then holds.
         print(f"\n{table(taken)}", file=sys.stderr)
         if asked.write and (taken.figures or taken.measures):
-            keep(taken, machine)
+            keep(taken, machine, plan.told)
     return 1 if taken.failed else 0
 
 
 async def _try(name: str, take: Take, lines: list[dict[str, Any]], taken: Taken) -> None:
     """Says what was taken, or why it was not: however one figure fails, the others can be had."""
+    began = time.perf_counter()
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
             line = await take()
@@ -70,6 +73,7 @@ async def _try(name: str, take: Take, lines: list[dict[str, Any]], taken: Taken)
         taken.failed[name] = why.splitlines()[0]
         return
     print(orjson.dumps(line).decode(), flush=True)
+    tell(f"{name} taken in {time.perf_counter() - began:.0f} s")
     lines.append(line)
 
 
@@ -79,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "names", nargs="*", metavar="NAME", help=" ".join(one.name for one in (*FIGURES, *MEASURES))
     )
-    add("--pairs", type=int, default=PAIRS, help=f"runs of each side (default: {PAIRS})")
+    add("--full", action="store_true", help="the figures of record, which take half an hour")
+    add("--pairs", type=int, help=f"runs of each side (default: {QUICK_PAIRS}, full {FULL_PAIRS})")
     add("--scale", type=float, default=1.0, help="multiplies the operations of a run")
     add("--write", action="store_true", help="keep the run in bench/RESULTS.md")
     add("--record", type=Path, metavar="FILE", help="py-spy on the server: .svg, else folded")

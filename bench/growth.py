@@ -16,15 +16,15 @@ import grpc
 from bench.consume import SPREAD_WALLETS
 from bench.pairs import Run, Sides
 from bench.processes import Beside, Served
-from bench.setting import Bench, tell
+from bench.setting import Bench, Size, tell
 from bench.starts import cold_starts, restarts
 from bench.usage import USAGE_EVENTS, Stream
 from bench.wallets import make_wallets
 
-ENTRIES = 2_000_000
+ENTRIES = Size(200_000, 2_000_000)
 WARM_EVENTS = 10_000
 """What a server that was just started is given first: it is not to be slow for being new."""
-RESTARTS = 5
+RESTARTS = Size(3, 5)
 TOLD_TIMES = 10
 
 
@@ -75,12 +75,13 @@ async def growth(bench: Bench) -> AsyncIterator[Sides]:
 
         async def besides() -> dict[str, Any]:
             await running.aclose()
+            rounds = bench.plan.size(RESTARTS)
             return {
                 "entries_before": entries,
                 "fill_seconds": seconds,
-                "restart_seconds": await restarts(bench, grown, api_key, RESTARTS),
+                "restart_seconds": await restarts(bench, grown, api_key, rounds),
                 "cold_start_seconds": await cold_starts(
-                    bench, grown.database, partial(_stream_some, users), RESTARTS
+                    bench, grown.database, partial(_stream_some, users), rounds
                 ),
             }
 

@@ -18,13 +18,13 @@ _MEASURES = ("measure", "value", "aim", "CPU seconds", "peak MiB")
 _RATIOS = ("over", "ratio", "lowest to highest", "runs")
 _SHOWN_OF_FIGURES = frozenset(
     (
-        *("name", "what", "aim", "ratio", "spread", "runs", "ours", "baseline", "peak_rss_mib"),
-        *("ours_per_second", "baseline_per_second", "wallets_seconds"),
+        *("name", "what", "scale", "aim", "ratio", "spread", "runs", "ours", "baseline"),
+        *("peak_rss_mib", "ours_per_second", "baseline_per_second", "wallets_seconds"),
     )
 )
 _SHOWN_OF_MEASURES = frozenset(
     (
-        *("name", "what", "aim", "value", "unit", "cpu_seconds", "peak_rss_mib"),
+        *("name", "what", "scale", "aim", "value", "unit", "cpu_seconds", "peak_rss_mib"),
         *("ratio", "spread", "runs", "ratios", "rows"),
     )
 )
@@ -41,11 +41,11 @@ class Taken:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def keep(taken: Taken, machine: str) -> None:
+def keep(taken: Taken, machine: str, scale: str) -> None:
     """Adds a run's figures and measures to the file; all else in it stays as it is."""
     today = datetime.now(UTC).date().isoformat()
     pairs = ", ".join(sorted({str(line["runs"]) for line in taken.figures}))
-    with_what = f"{machine}; pairs of each: {pairs}." if pairs else f"{machine}."
+    with_what = f"{machine}; {scale} scale{f'; pairs of each: {pairs}' if pairs else ''}."
     run = f"### {today}, commit {commit()}\n\n{with_what}\n\n{table(taken)}"
     RESULTS.write_text(with_run(RESULTS.read_text(), run))
 

@@ -16,16 +16,39 @@ from bench.wallets import make_wallets
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """How much of something: for a look in minutes, and for the figures of record."""
+
+    quick: int
+    full: int
+
+
+NO_SIZE = Size(0, 0)
+"""Of what says no number that depends on the scale."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """How a figure is taken. `scale` multiplies the operations of a run."""
+    """How a figure is taken. `scale` multiplies its operations further, to see that it runs."""
 
     pairs: int
-    scale: float
+    scale: float = 1.0
+    full: bool = False
     recording: Path | None = None
 
-    def operations(self, count: int) -> int:
+    def size(self, size: Size) -> int:
+        """So much, whatever the factor."""
+        return size.full if self.full else size.quick
+
+    def operations(self, size: Size) -> int:
         """So many, to scale."""
-        return max(1, round(count * self.scale))
+        return max(1, round(self.size(size) * self.scale))
+
+    @property
+    def told(self) -> str:
+        """The scale in words."""
+        name = "full" if self.full else "quick"
+        return name if self.scale == 1 else f"{name} x {self.scale:g}"
 
 
 @dataclass(slots=True)
@@ -59,6 +82,15 @@ async def bench_of(plan: Plan) -> AsyncIterator[Bench]:
             grpc.aio.insecure_channel(served.target) as channel,
         ):
             yield Bench(served, channel, Path(directory), plan)
+
+
+def announce(name: str, what: str, size: Size, plan: Plan) -> str:
+    """Says what is taken, and at which scale where that is not the full one; `what` in full."""
+    said = what.format(size=plan.operations(size))
+    tell(f"{name}: {said}")
+    if size is not NO_SIZE and not plan.full:
+        tell(f"{name}: at the {plan.told} scale; --full takes {size.full:,} instead")
+    return said
 
 
 def tell(progress: str) -> None:

@@ -16,12 +16,13 @@ from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
 
 from bench.pairs import Run
 from bench.processes import BenchError, Served
+from bench.setting import Size
 from bench.trace import token_counts
 from server.app import LOCAL_CLIENT
 from server.kernel.ids import derived_id
 
 MODEL = "openai/gpt-4o-mini"
-USAGE_EVENTS = 60_000
+USAGE_EVENTS = Size(40_000, 60_000)
 FRAME_EVENTS = 1_000
 RUNS_AHEAD = 2
 """Runs that the baseline is behind the stream at most. It is one behind before a pair."""

@@ -11,10 +11,11 @@ from bench.compare.medici import LeftOutError, medici
 from bench.consume import CONSUMED_MICROS, SPREAD_WALLETS
 from bench.machine import IDLE, OTHERS, Meter
 from bench.pairs import milliseconds, spread_of
-from bench.setting import Bench, tell
+from bench.setting import Bench, Size, tell
 from bench.wallets import FUNDS_MICROS
 
-RUN_SECONDS = 5.0
+RUN_SECONDS = Size(2, 5)
+LEAST_SECONDS = 0.2
 NO_END = 10**9
 TIGHT_DEBITS = 200
 """What the wallet that is overspent, if it can be, has credits for: half of what is asked of it."""
@@ -93,7 +94,7 @@ class Series:
 
 async def compare(bench: Bench) -> dict[str, Any]:
     """All contestants in turns, on many wallets and on one; each run's books are looked at."""
-    seconds = max(0.2, RUN_SECONDS * min(1.0, bench.plan.scale))
+    seconds = max(LEAST_SECONDS, bench.plan.size(RUN_SECONDS) * min(1.0, bench.plan.scale))
     async with AsyncExitStack() as stack:
         contestants: list[Contestant] = [Ours(bench), await stack.enter_async_context(naive(bench))]
         left_out: dict[str, str] = {}

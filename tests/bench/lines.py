@@ -11,6 +11,7 @@ def a_figure(name: str = "usage_40", **changes: Any) -> dict[str, Any]:
     return {
         "name": name,
         "what": "events over inserts",
+        "scale": "quick",
         "aim": 0.8,
         "ratio": 0.625,
         "spread": [0.61, 0.64],
@@ -29,6 +30,7 @@ def a_measure(name: str = "memory", **changes: Any) -> dict[str, Any]:
     return {
         "name": name,
         "what": "memory while events are streamed",
+        "scale": "quick",
         "aim": "flat",
         "value": 0.25,
         "unit": "MiB per 100,000 events",

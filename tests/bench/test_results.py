@@ -101,14 +101,14 @@ def test_columns_are_as_wide_as_their_widest(names: list[str]) -> None:
 def test_the_newest_run_comes_first_and_older_ones_stay_as_they_are(kept: Path) -> None:
     before, older = "# Figures\n\nwritten by a person\n\n", "\n### an older run\n\n| x |\n"
     kept.write_text(before + RUNS_MARK + older)
-    keep(Taken(figures=[a_figure("usage_40"), a_figure("rest_get", runs=4)]), "a machine")
-    keep(Taken(measures=[a_measure()]), "another machine")
+    keep(Taken(figures=[a_figure("usage_40"), a_figure("rest_get", runs=4)]), "a machine", "quick")
+    keep(Taken(measures=[a_measure()]), "another machine", "full")
     text = kept.read_text()
     assert text.startswith(f"{before}{RUNS_MARK}\n### {datetime.now(UTC).date()}, commit abc1234\n")
     assert text.endswith(f"\n{older}")
     newest, older_one = (
-        text.index("another machine.\n"),
-        text.index("a machine; pairs of each: 3, 4.\n"),
+        text.index("another machine; full scale.\n"),
+        text.index("a machine; quick scale; pairs of each: 3, 4.\n"),
     )
     assert newest < older_one < text.index("### an older run")
     assert text.count(RUNS_MARK) == 1
@@ -124,5 +124,5 @@ def test_nothing_else_in_the_file_changes(before: str, after: str) -> None:
 def test_a_file_that_lost_its_mark_is_left_alone(kept: Path) -> None:
     kept.write_text("# Figures\n")
     with pytest.raises(ValueError, match="lost its line"):
-        keep(Taken(figures=[a_figure()]), "a machine")
+        keep(Taken(figures=[a_figure()]), "a machine", "quick")
     assert kept.read_text() == "# Figures\n"
