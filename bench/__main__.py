@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -44,6 +45,7 @@ async def _take(asked: argparse.Namespace) -> int:
     machine, plan = describe(), Plan(pairs, asked.scale, asked.full, asked.record)
     tell(f"{plan.told} scale, {pairs} pairs of each")
     taken = Taken()
+    _end_in_order()
     try:
         for figure in FIGURES:
             if not asked.names or figure.name in asked.names:
@@ -59,6 +61,13 @@ async def _take(asked: argparse.Namespace) -> int:
         if asked.write and (taken.figures or taken.measures):
             keep(taken, machine, plan.told)
     return 1 if taken.failed else 0
+
+
+def _end_in_order() -> None:
+    """Has SIGTERM interrupt this task as Ctrl-C does: what it started is to end with it."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 async def _try(name: str, take: Take, lines: list[dict[str, Any]], taken: Taken) -> None:

@@ -19,8 +19,8 @@ from bench.setting import Bench, Size
 
 CALLERS = 64
 SPREAD_WALLETS = 1_000
-CONSUMES = Size(4_000, 6_000)
-ECHOES = Size(10_000, 20_000)
+CONSUMES = Size(3_000, 6_000)
+ECHOES = Size(8_000, 20_000)
 CONSUMED_MICROS = 1_000
 
 

@@ -17,8 +17,8 @@ from bench.setting import Bench, Size
 
 MODEL = "openai/gpt-4o-mini"
 INPUT_TOKENS, OUTPUT_TOKENS = 1_000, 500
-CHECKS = Size(8_000, 12_000)
-HOLDS = Size(2_000, 3_000)
+CHECKS = Size(6_000, 12_000)
+HOLDS = Size(1_500, 3_000)
 
 
 class Checks:

@@ -9,9 +9,9 @@ from bson import ObjectId
 from pymongo import AsyncMongoClient, IndexModel, WriteConcern
 
 from bench.pairs import Run, Sides
-from bench.processes import BenchError
+from bench.processes import SERVER_DATABASE, BenchError
 from bench.setting import Bench, Open
-from bench.usage import SERVER_DATABASE, USAGE_EVENTS, Document, Stream
+from bench.usage import USAGE_EVENTS, Document, Stream
 from server.ledger.store import COLLECTIONS, ENTRIES
 
 INSERT_BATCH = 4_096
@@ -88,6 +88,7 @@ def usage(wallets: int) -> Open:
         stream = Stream(bench.channel, bench.served, await bench.wallets(wallets))
         async with AsyncMongoClient[Document](bench.served.mongo_url) as client:
             events = bench.plan.operations(USAGE_EVENTS)
+            await stream.visit()
             await (await stream.prepare(events))()
             inserts = BareInserts(client, stream)
             await inserts.begin()

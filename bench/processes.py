@@ -22,6 +22,7 @@ READY_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 30
 COMPLAINT_CHARACTERS = 4_000
 SAMPLES_PER_SECOND = 200
+SERVER_DATABASE = "zaaz"
 SECRET = "of servers that live as long as a figure is taken"
 
 

@@ -18,23 +18,22 @@ from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
 
 from bench.consume import call_all
 from bench.pairs import Run, Sides
-from bench.processes import BenchError, Served
+from bench.processes import SERVER_DATABASE, BenchError, Served
 from bench.setting import Bench, Size, tell
 from server.credits.feature_usage.resources import FEATURE_USAGE_LOGS
 from server.kernel.clock import DAY_MS
 from server.resources.table import collections
 
 PAGE_ROWS = 100
-DEEP_PAGE = Size(1_500, 10_000)
+DEEP_PAGE = Size(1_000, 10_000)
 LOGS = Size(40_000, 100_000)
-PAGES = Size(400, 600)
-GETS = Size(4_000, 6_000)
+PAGES = Size(300, 600)
+GETS = Size(3_000, 6_000)
 WALK_ROWS = 1_000
 """On the way to a page far down, whose token is all that is wanted of the rows before it."""
 INSERT_BATCH = 10_000
 USERS, ENDPOINTS = 1_000, 50
 RETENTION = timedelta(days=90)
-SERVER_DATABASE = "zaaz"
 
 Document = dict[str, Any]
 Logs = AsyncCollection[Document]

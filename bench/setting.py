@@ -10,9 +10,13 @@ from pathlib import Path
 
 import grpc
 
+from bench.funding import fund_wallets
 from bench.pairs import Sides
 from bench.processes import Served, serving
-from bench.wallets import make_wallets
+from bench.wallets import FUNDS_MICROS, make_wallets
+
+MANY_WALLETS = 10_000
+"""From here on RPCs would take most of a figure's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,10 @@ class Bench:
     async def wallets(self, count: int) -> list[str]:
         """The users of new wallets."""
         started = time.perf_counter()
-        users = await make_wallets(self.channel, self.served, count)
+        if count < MANY_WALLETS:
+            users = await make_wallets(self.channel, self.served, count)
+        else:
+            users = await fund_wallets(self.served.mongo_url, count, FUNDS_MICROS)
         self.wallets_seconds = round(time.perf_counter() - started, 1)
         tell(f"{count:,} wallets made and funded in {self.wallets_seconds} s")
         return users

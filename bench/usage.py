@@ -22,11 +22,10 @@ from server.app import LOCAL_CLIENT
 from server.kernel.ids import derived_id
 
 MODEL = "openai/gpt-4o-mini"
-USAGE_EVENTS = Size(40_000, 60_000)
+USAGE_EVENTS = Size(30_000, 60_000)
 FRAME_EVENTS = 1_000
 RUNS_AHEAD = 2
 """Runs that the baseline is behind the stream at most. It is one behind before a pair."""
-SERVER_DATABASE = "zaaz"
 
 Document = dict[str, Any]
 Heard = Callable[[int], None]
@@ -58,15 +57,23 @@ class Stream:
         run = uuid4().hex
         await self._stream(run, _frames(self._events(run, operations)), operations, heard)
 
-    def _events(self, run: str, operations: int) -> Iterator[pb.UsageEvent]:
-        for place in range(operations):
-            yield self._event(f"{run}-{place}", time.time_ns() // 1_000_000)
+    async def visit(self) -> None:
+        """An event for each wallet: the server is to know them all before it is measured."""
+        run = uuid4().hex
+        await self._stream(run, _frames(self._of(run, self._users)), len(self._users))
 
-    def _event(self, usage_key: str, now_ms: int) -> pb.UsageEvent:
+    def _events(self, run: str, operations: int) -> Iterator[pb.UsageEvent]:
+        return self._of(run, (self._random.choice(self._users) for _ in range(operations)))
+
+    def _of(self, run: str, users: Iterable[str]) -> Iterator[pb.UsageEvent]:
+        for place, user_id in enumerate(users):
+            yield self._event(f"{run}-{place}", user_id, time.time_ns() // 1_000_000)
+
+    def _event(self, usage_key: str, user_id: str, now_ms: int) -> pb.UsageEvent:
         tokens_in, tokens_out = next(self._tokens)
         event = pb.UsageEvent(
             usage_key=usage_key,
-            user_id=self._random.choice(self._users),
+            user_id=user_id,
             ai_model=MODEL,
             input_tokens=tokens_in,
             output_tokens=tokens_out,

@@ -1,6 +1,8 @@
 """One figure that fails, in whatever way, takes nothing from the others."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -108,7 +110,8 @@ def test_what_was_taken_before_an_interruption_is_kept(
 ) -> None:
     async def interrupted(one: Any, _plan: object) -> Line:
         if one.name == "usage_1000":
-            raise asyncio.CancelledError
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
         return a_figure(one.name)
 
     monkeypatch.setattr(program, "take_figure", interrupted)

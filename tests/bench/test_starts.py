@@ -12,9 +12,8 @@ from zaaz.wallet.v1 import wallet_service_pb2
 from zaaz.wallet.v1.wallet_service_pb2_grpc import WalletServiceStub
 
 from bench import starts
-from bench.processes import Served, serving
+from bench.processes import SERVER_DATABASE, Served, serving
 from bench.setting import Bench, Plan
-from bench.usage import SERVER_DATABASE
 from bench.wallets import make_wallets
 
 _WAIT = "import signal; signal.signal(15, signal.SIG_IGN); print(flush=True); signal.pause()"
