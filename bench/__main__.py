@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no figure is called {', '.join(sorted(unknown))}; there are {names}")
     if asked.record and (asked.write or len(asked.names) != 1):
         parser.error("--record takes one NAME, and what it slowed down is not to be kept")
-    return asyncio.run(_take(asked))
+    try:
+        return asyncio.run(_take(asked))
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
 
 
 async def _take(asked: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import results
+from bench import machine, results
 from bench.results import RUNS_MARK, Taken, keep, table
 from tests.bench.lines import a_figure, a_measure
 
@@ -126,3 +126,10 @@ def test_a_file_that_lost_its_mark_is_left_alone(kept: Path) -> None:
     with pytest.raises(ValueError, match="lost its line"):
         keep(Taken(figures=[a_figure()]), "a machine", "quick")
     assert kept.read_text() == "# Figures\n"
+
+
+def test_a_copy_without_history_has_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    assert machine.commit() == "unknown"

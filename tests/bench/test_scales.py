@@ -55,6 +55,7 @@ def plans(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Plan]:
 
     monkeypatch.setattr(program, "take_figure", take)
     monkeypatch.setattr(program, "describe", lambda: "a machine")
+    monkeypatch.setattr(results, "commit", lambda: "abc1234")
     monkeypatch.setattr(results, "RESULTS", tmp_path / "RESULTS.md")
     results.RESULTS.write_text(results.RUNS_MARK)
     return asked
