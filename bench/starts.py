@@ -45,23 +45,24 @@ async def cold_starts(bench: Bench, database: str, work: Work, rounds: int) -> d
     ours = {"ZAAZ_MONGO_DATABASE": database, "ZAAZ_SECRET": SECRET}
     await kill(bench.served)
     for _ in range(rounds):
-        await _start_and_kill(bench.directory, seconds["grown"], work, ours)
+        await start_and_kill(bench.directory, seconds["grown"], work, ours)
         with tempfile.TemporaryDirectory(prefix="zaaz-bench-") as directory:
-            await _start_and_kill(Path(directory), seconds["first"])
-            await _start_and_kill(Path(directory), seconds["empty"])
+            await start_and_kill(Path(directory), seconds["first"])
+            await start_and_kill(Path(directory), seconds["empty"])
     return {name: named(of) for name, of in seconds.items()}
 
 
-async def _nothing(_: Served) -> None:
-    pass
+async def nothing(_: Served) -> None:
+    """The work of a start that is to find nothing."""
 
 
-async def _start_and_kill(
+async def start_and_kill(
     directory: Path,
     seconds: list[float],
-    work: Work = _nothing,
+    work: Work = nothing,
     environment: Mapping[str, str] | None = None,
 ) -> None:
+    """Times one start on the directory, and ends it by kill -9 after the work."""
     async with timed(serving(directory, environment), seconds) as served:
         await work(served)
         await kill(served)

@@ -133,3 +133,9 @@ def test_a_copy_without_history_has_no_commit(
 ) -> None:
     monkeypatch.setattr(machine, "ROOT", tmp_path)
     assert machine.commit() == "unknown"
+
+
+def test_the_file_that_is_in_the_repository_can_be_added_to() -> None:
+    text = results.RESULTS.read_text()
+    assert text.count(RUNS_MARK) == 1
+    assert len(results.with_run(text, "### a run\n")) > len(text)
