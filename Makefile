@@ -15,7 +15,7 @@ test: setup
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: setup
-	@$(BIN)/python -m bench $(NAME)
+	@$(BIN)/python -m bench $(NAME) $(if $(FULL),--full)
 
 protos: setup
 	@buf format -w

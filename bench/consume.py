@@ -15,12 +15,12 @@ from zaaz.credits.v1.credits_service_pb2_grpc import CreditsServiceStub
 from bench.echo import METHOD
 from bench.pairs import Run, Side, Sides
 from bench.processes import Served, echoing
-from bench.setting import Bench
+from bench.setting import Bench, Size
 
 CALLERS = 64
 SPREAD_WALLETS = 1_000
-CONSUMES = 6_000
-ECHOES = 20_000
+CONSUMES = Size(3_000, 6_000)
+ECHOES = Size(8_000, 20_000)
 CONSUMED_MICROS = 1_000
 
 
@@ -83,7 +83,7 @@ async def call_all(
 
 
 @asynccontextmanager
-async def over_echo(bench: Bench, side: Side, operations: int, size: int) -> AsyncIterator[Sides]:
+async def over_echo(bench: Bench, side: Side, operations: Size, size: int) -> AsyncIterator[Sides]:
     """So many operations of a side, over echoes of `size` bytes."""
     async with (
         echoing(bench.directory) as (target, pid),

@@ -5,21 +5,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import consume, entitled, gateway, growth, holds, offers, resources
+from bench.inserts import usage
 from bench.machine import peak_mebibytes
 from bench.pairs import summarize, take_pairs
 from bench.processes import recorded
-from bench.setting import Open, Plan, bench_of, tell
-from bench.usage import usage
+from bench.setting import NO_SIZE, Open, Plan, Size, announce, bench_of, tell
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A ratio that we watch."""
+    """A ratio that we watch. `what` may name `size`, which depends on the scale."""
 
     name: str
     what: str
     aim: float
     open: Open
+    size: Size = NO_SIZE
 
 
 _INSERTS = "usage events through the stream over bare insert_many of their documents"
@@ -27,7 +28,13 @@ FIGURES = (
     Figure("usage_40", f"{_INSERTS}, 40 wallets", 0.8, usage(40)),
     Figure("usage_1000", f"{_INSERTS}, 1,000 wallets", 0.5, usage(1_000)),
     Figure("usage_50000", f"{_INSERTS}, 50,000 wallets", 0.3, usage(50_000)),
-    Figure("growth", "usage events after 2,000,000 entries over after none", 0.75, growth.growth),
+    Figure(
+        "growth",
+        "usage events after {size:,} entries over after none",
+        0.75,
+        growth.growth,
+        growth.ENTRIES,
+    ),
     Figure(
         "consume_spread", "ConsumeCredits on 1,000 wallets over a bare echo", 0.6, consume.spread
     ),
@@ -44,9 +51,10 @@ FIGURES = (
     ),
     Figure(
         "logs_deep",
-        "page 10,000 of 1,000,000 interactions over the first",
+        "page {size:,} of so many with 100 interactions each over the first",
         0.8,
         resources.deep_page,
+        resources.DEEP_PAGE,
     ),
     Figure("logs_list", "ListFeatureUsageLogs of 100 rows over a bare find", 0.2, resources.pages),
     Figure("logs_get", "GetFeatureUsageLog over a bare find", 0.3, resources.gets),
@@ -62,7 +70,7 @@ FIGURES = (
 
 async def take_figure(figure: Figure, plan: Plan) -> dict[str, Any]:
     """Starts what the figure needs, takes it, and returns what is to be said of it."""
-    tell(f"{figure.name}: {figure.what}")
+    what = announce(figure.name, figure.what, figure.size, plan)
     async with bench_of(plan) as bench, figure.open(bench) as sides:
         # A view: a side may start processes for each of its runs.
         pids = ChainMap(sides.pids, dict(bench.served.pids))
@@ -72,7 +80,8 @@ async def take_figure(figure: Figure, plan: Plan) -> dict[str, Any]:
         besides = await sides.besides()
     return {
         "name": figure.name,
-        "what": figure.what,
+        "what": what,
+        "scale": plan.told,
         "aim": figure.aim,
         **summarize(pairs),
         "wallets_seconds": bench.wallets_seconds,

@@ -13,10 +13,10 @@ from bench.consume import CALLERS, call_all
 from bench.machine import Meter, resident_kibibytes
 from bench.pairs import Run, Sides
 from bench.processes import BenchError, Served, started
-from bench.setting import Bench
+from bench.setting import Bench, Size
 from bench.watch import SETTLE_SECONDS
 
-REST_GETS, JSON_GETS = 10_000, 30_000
+REST_GETS, JSON_GETS = Size(6_000, 10_000), Size(20_000, 30_000)
 FIRST_CLIENTS = 100
 CLIENTS = FIRST_CLIENTS + 900
 """The gateway takes 1,024 connections of one address."""

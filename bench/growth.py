@@ -1,29 +1,30 @@
 """The stream, and a server's start, with millions of entries before it and with none.
 
 Both servers are on one mongod, in databases of their own. The one with nothing
-is another for each run, so that it has nothing again.
+is another for each run, so that it has nothing again. Starts are taken last:
+the cold ones begin with kill -9 of what has served so far.
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from statistics import median
+from functools import partial
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench.consume import SPREAD_WALLETS
 from bench.pairs import Run, Sides
-from bench.processes import BenchError, Beside, Served
-from bench.setting import Bench, tell
+from bench.processes import Beside, Served
+from bench.setting import Bench, Size, tell
+from bench.starts import cold_starts, restarts
 from bench.usage import USAGE_EVENTS, Stream
 from bench.wallets import make_wallets
 
-ENTRIES = 2_000_000
+ENTRIES = Size(200_000, 2_000_000)
 WARM_EVENTS = 10_000
 """What a server that was just started is given first: it is not to be slow for being new."""
-RESTARTS = 5
+RESTARTS = Size(3, 5)
 TOLD_TIMES = 10
 
 
@@ -65,7 +66,8 @@ async def growth(bench: Bench) -> AsyncIterator[Sides]:
         served = await running.enter_async_context(grown.serving(api_key))
         channel = await running.enter_async_context(grpc.aio.insecure_channel(served.target))
         pids["server"] = served.pids["server"]
-        stream = Stream(channel, served, await make_wallets(channel, served, SPREAD_WALLETS))
+        users = await make_wallets(channel, served, SPREAD_WALLETS)
+        stream = Stream(channel, served, users)
         entries = bench.plan.operations(ENTRIES)
         seconds = await _fill(stream, entries)
         empty = Empty(bench, pids)
@@ -73,11 +75,23 @@ async def growth(bench: Bench) -> AsyncIterator[Sides]:
 
         async def besides() -> dict[str, Any]:
             await running.aclose()
-            starts = await _starts(bench, grown, api_key)
-            return {"entries_before": entries, "fill_seconds": seconds, **starts}
+            rounds = bench.plan.size(RESTARTS)
+            return {
+                "entries_before": entries,
+                "fill_seconds": seconds,
+                "restart_seconds": await restarts(bench, grown, api_key, rounds),
+                "cold_start_seconds": await cold_starts(
+                    bench, grown.database, partial(_stream_some, users), rounds
+                ),
+            }
 
         events = bench.plan.operations(USAGE_EVENTS)
         yield Sides(stream, empty, (events, events), pids, besides)
+
+
+async def _stream_some(users: Sequence[str], served: Served) -> None:
+    async with grpc.aio.insecure_channel(served.target) as channel:
+        await Stream(channel, served, users).flow(WARM_EVENTS, lambda _: None)
 
 
 async def _fill(stream: Stream, entries: int) -> float:
@@ -92,33 +106,3 @@ async def _fill(stream: Stream, entries: int) -> float:
     started = time.perf_counter()
     await stream.flow(entries, heard)
     return round(time.perf_counter() - started, 1)
-
-
-async def _starts(bench: Bench, grown: Beside, api_key: str) -> dict[str, Any]:
-    """Seconds from starting a server to its health's SERVING: the median of RESTARTS in turns."""
-    new = Beside(bench.served, bench.directory, "new")
-    new_key = await new.prepare()
-    seconds: dict[str, list[float]] = {"grown": [], "empty": []}
-    for _ in range(RESTARTS):
-        seconds["grown"].append(await _start(grown, api_key))
-        seconds["empty"].append(await _start(new, new_key))
-    return {
-        f"start_seconds_{name}": [round(each, 2) for each in (median(of), min(of), max(of))]
-        for name, of in seconds.items()
-    }
-
-
-async def _start(beside: Beside, api_key: str) -> float:
-    began = time.perf_counter()
-    async with beside.serving(api_key) as served:
-        await _until_serving(served)
-        return time.perf_counter() - began
-
-
-async def _until_serving(served: Served) -> None:
-    async with grpc.aio.insecure_channel(served.target) as channel:
-        health: Any = health_pb2_grpc.HealthStub(channel)
-        async for answer in health.Watch(health_pb2.HealthCheckRequest()):
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return
-    raise BenchError("the server never said that it serves")

@@ -13,12 +13,12 @@ from zaaz.credits.v1.credits_process_service_pb2_grpc import CreditsProcessServi
 from bench.consume import CONSUMES, SPREAD_WALLETS, Consumes, call_all, over_echo
 from bench.pairs import Run, Sides
 from bench.processes import BenchError, Served
-from bench.setting import Bench
+from bench.setting import Bench, Size
 
 MODEL = "openai/gpt-4o-mini"
 INPUT_TOKENS, OUTPUT_TOKENS = 1_000, 500
-CHECKS = 12_000
-HOLDS = 3_000
+CHECKS = Size(6_000, 12_000)
+HOLDS = Size(1_500, 3_000)
 
 
 class Checks:

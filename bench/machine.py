@@ -10,6 +10,7 @@ from typing import Any
 
 from server.mongo.binary import find_mongod
 
+ROOT = Path(__file__).parent.parent
 OTHERS, IDLE = "others", "idle"
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -77,10 +78,16 @@ def describe() -> str:
 
 
 def commit() -> str:
-    """The commit that was measured, with a plus where what is measured differs from it."""
-    git = ("git", "-C", str(Path(__file__).parent.parent))
-    changed = _output(*git, "status", "--porcelain", "--", "server", "clients", "protos")
-    return _output(*git, "rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    """The commit that was measured, with a plus where what is measured differs from it.
+
+    "unknown" in a copy without its history: that is no reason to lose a run.
+    """
+    git = ("git", "-C", str(ROOT))
+    try:
+        changed = _output(*git, "status", "--porcelain", "--", "server", "clients", "protos")
+        return _output(*git, "rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _mongod_version() -> str:

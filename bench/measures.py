@@ -6,8 +6,8 @@ from typing import Any
 
 from bench.compare.contest import compare
 from bench.gateway import CLIENTS, stream_memory
-from bench.memory import memory
-from bench.setting import Bench, Plan, bench_of, tell
+from bench.memory import EVENTS, memory
+from bench.setting import NO_SIZE, Bench, Plan, Size, announce, bench_of
 from bench.watch import IDLE_STREAMS, deliveries, idle_memory
 
 Take = Callable[[Bench], Awaitable[dict[str, Any]]]
@@ -21,6 +21,7 @@ class Measure:
     what: str
     aim: str
     take: Take
+    size: Size = NO_SIZE
 
 
 async def _watch_memory(bench: Bench) -> dict[str, Any]:
@@ -39,9 +40,10 @@ async def _stream_memory(bench: Bench) -> dict[str, Any]:
 MEASURES = (
     Measure(
         "memory",
-        "server memory while 1,000,000 events are streamed, after the first 200,000",
+        "server memory while {size:,} events are streamed, after the first fifth of them",
         "flat: under 1 MiB per 100,000 events",
         memory,
+        EVENTS,
     ),
     Measure(
         "watch_memory",
@@ -72,7 +74,8 @@ MEASURES = (
 
 async def take_measure(measure: Measure, plan: Plan) -> dict[str, Any]:
     """Starts a server, measures, and returns what is to be said of it."""
-    tell(f"{measure.name}: {measure.what}")
+    what = announce(measure.name, measure.what, measure.size, plan)
     async with bench_of(plan) as bench:
         taken = await measure.take(bench)
-    return {"name": measure.name, "what": measure.what, "aim": measure.aim, **taken}
+    told = {"name": measure.name, "what": what, "scale": plan.told, "aim": measure.aim}
+    return {**told, **taken}

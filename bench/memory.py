@@ -6,10 +6,10 @@ from typing import Any
 
 from bench.consume import SPREAD_WALLETS
 from bench.machine import Meter, resident_kibibytes
-from bench.setting import Bench
+from bench.setting import Bench, Size
 from bench.usage import Stream
 
-EVENTS = 1_000_000
+EVENTS = Size(300_000, 1_000_000)
 SAMPLES = 20
 WARM_SAMPLES = 4
 """Of the first fifth: caches fill, and the allocator takes what it will need."""

@@ -14,13 +14,13 @@ from zaaz.catalog.v1.offer_service_pb2_grpc import OfferServiceStub
 
 from bench.consume import call_all
 from bench.pairs import Run, Sides
-from bench.processes import BenchError, Served
-from bench.setting import Bench
-from bench.usage import SERVER_DATABASE, Document
+from bench.processes import SERVER_DATABASE, BenchError, Served
+from bench.setting import Bench, Size
+from bench.usage import Document
 from server.catalog.packages.resources import PACKAGE_HISTORIES, PACKAGES
 
 PACKAGE_COUNT, PLAN_COUNT, FEATURE_COUNT = 50, 4, 200
-LISTS, AGGREGATES = 1_000, 200
+LISTS, AGGREGATES = Size(500, 1_000), Size(100, 200)
 CALLERS = 8
 """A megabyte is on its way to each of them."""
 

@@ -22,6 +22,7 @@ READY_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 30
 COMPLAINT_CHARACTERS = 4_000
 SAMPLES_PER_SECOND = 200
+SERVER_DATABASE = "zaaz"
 SECRET = "of servers that live as long as a figure is taken"
 
 
@@ -45,10 +46,12 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(data_dir: Path) -> AsyncIterator[Served]:
-    """`python -m server run` on an empty data directory, on a free port, logging little."""
-    log = data_dir / "server.log"
-    async with started(["server", "run"], log, _environment(data_dir)) as (pid, ready):
+async def serving(
+    data_dir: Path, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Served]:
+    """`python -m server run` with its own mongod, on a free port, logging little."""
+    log, environment = data_dir / "server.log", {**_environment(data_dir), **(settings or {})}
+    async with started(["server", "run"], log, environment) as (pid, ready):
         layout = lay_out(data_dir / "mongo")
         mongod = int((layout.database / "mongod.lock").read_text())
         yield Served(

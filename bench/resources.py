@@ -18,23 +18,22 @@ from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
 
 from bench.consume import call_all
 from bench.pairs import Run, Sides
-from bench.processes import BenchError, Served
-from bench.setting import Bench, tell
+from bench.processes import SERVER_DATABASE, BenchError, Served
+from bench.setting import Bench, Size, tell
 from server.credits.feature_usage.resources import FEATURE_USAGE_LOGS
 from server.kernel.clock import DAY_MS
 from server.resources.table import collections
 
 PAGE_ROWS = 100
-DEEP_PAGE = 10_000
-LOGS = 100_000
-PAGES = 600
-GETS = 6_000
+DEEP_PAGE = Size(1_000, 10_000)
+LOGS = Size(40_000, 100_000)
+PAGES = Size(300, 600)
+GETS = Size(3_000, 6_000)
 WALK_ROWS = 1_000
 """On the way to a page far down, whose token is all that is wanted of the rows before it."""
 INSERT_BATCH = 10_000
 USERS, ENDPOINTS = 1_000, 50
 RETENTION = timedelta(days=90)
-SERVER_DATABASE = "zaaz"
 
 Document = dict[str, Any]
 Logs = AsyncCollection[Document]
@@ -191,10 +190,11 @@ async def _logs(bench: Bench, count: int) -> AsyncIterator[Logs]:
 @asynccontextmanager
 async def deep_page(bench: Bench) -> AsyncIterator[Sides]:
     """A page far down over the first."""
-    async with _logs(bench, bench.plan.operations(DEEP_PAGE) * PAGE_ROWS):
+    page = bench.plan.operations(DEEP_PAGE)
+    async with _logs(bench, page * PAGE_ROWS):
         first = Lists(bench.channel, bench.served)
-        before = (bench.plan.operations(DEEP_PAGE) - 1) * PAGE_ROWS
-        deep = Lists(bench.channel, bench.served, await first.token_after(before))
+        token = await first.token_after((page - 1) * PAGE_ROWS)
+        deep = Lists(bench.channel, bench.served, token)
         count = bench.plan.operations(PAGES)
         yield Sides(deep, first, (count, count))
 
@@ -202,7 +202,7 @@ async def deep_page(bench: Bench) -> AsyncIterator[Sides]:
 @asynccontextmanager
 async def pages(bench: Bench) -> AsyncIterator[Sides]:
     """Pages over finds."""
-    async with _logs(bench, LOGS) as logs:
+    async with _logs(bench, bench.plan.size(LOGS)) as logs:
         count = bench.plan.operations(PAGES)
         yield Sides(Lists(bench.channel, bench.served), Finds(logs), (count, count))
 
@@ -210,6 +210,7 @@ async def pages(bench: Bench) -> AsyncIterator[Sides]:
 @asynccontextmanager
 async def gets(bench: Bench) -> AsyncIterator[Sides]:
     """Single rows over finds of them."""
-    async with _logs(bench, LOGS) as logs:
-        ids, count = await some_ids(logs, GETS), bench.plan.operations(GETS)
+    async with _logs(bench, bench.plan.size(LOGS)) as logs:
+        count = bench.plan.operations(GETS)
+        ids = await some_ids(logs, bench.plan.size(GETS))
         yield Sides(Gets(bench.channel, bench.served, ids), FindOnes(logs, ids), (count, count))

@@ -10,22 +10,49 @@ from pathlib import Path
 
 import grpc
 
+from bench.funding import fund_wallets
 from bench.pairs import Sides
 from bench.processes import Served, serving
-from bench.wallets import make_wallets
+from bench.wallets import FUNDS_MICROS, make_wallets
+
+MANY_WALLETS = 10_000
+"""From here on RPCs would take most of a figure's time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of something: for a look in minutes, and for the figures of record."""
+
+    quick: int
+    full: int
+
+
+NO_SIZE = Size(0, 0)
+"""Of what says no number that depends on the scale."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a figure is taken. `scale` multiplies the operations of a run."""
+    """How a figure is taken. `scale` multiplies its operations further, to see that it runs."""
 
     pairs: int
-    scale: float
+    scale: float = 1.0
+    full: bool = False
     recording: Path | None = None
 
-    def operations(self, count: int) -> int:
+    def size(self, size: Size) -> int:
+        """So much, whatever the factor."""
+        return size.full if self.full else size.quick
+
+    def operations(self, size: Size) -> int:
         """So many, to scale."""
-        return max(1, round(count * self.scale))
+        return max(1, round(self.size(size) * self.scale))
+
+    @property
+    def told(self) -> str:
+        """The scale in words."""
+        name = "full" if self.full else "quick"
+        return name if self.scale == 1 else f"{name} x {self.scale:g}"
 
 
 @dataclass(slots=True)
@@ -41,7 +68,10 @@ class Bench:
     async def wallets(self, count: int) -> list[str]:
         """The users of new wallets."""
         started = time.perf_counter()
-        users = await make_wallets(self.channel, self.served, count)
+        if count < MANY_WALLETS:
+            users = await make_wallets(self.channel, self.served, count)
+        else:
+            users = await fund_wallets(self.served.mongo_url, count, FUNDS_MICROS)
         self.wallets_seconds = round(time.perf_counter() - started, 1)
         tell(f"{count:,} wallets made and funded in {self.wallets_seconds} s")
         return users
@@ -59,6 +89,15 @@ async def bench_of(plan: Plan) -> AsyncIterator[Bench]:
             grpc.aio.insecure_channel(served.target) as channel,
         ):
             yield Bench(served, channel, Path(directory), plan)
+
+
+def announce(name: str, what: str, size: Size, plan: Plan) -> str:
+    """Says what is taken, and at which scale where that is not the full one; `what` in full."""
+    said = what.format(size=plan.operations(size))
+    tell(f"{name}: {said}")
+    if size is not NO_SIZE and not plan.full:
+        tell(f"{name}: at the {plan.told} scale; --full takes {size.full:,} instead")
+    return said
 
 
 def tell(progress: str) -> None:

@@ -1,35 +1,31 @@
-"""Usage events through the stream, over bare `insert_many` of the documents that they became."""
+"""Usage events through the stream, as a partner's spool sends them."""
 
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any
 from uuid import uuid4
 
 import grpc
 from bson import ObjectId
-from pymongo import AsyncMongoClient, IndexModel, WriteConcern
 from zaaz.credits.v1 import usage_service_pb2 as pb
 from zaaz.credits.v1.usage_service_pb2_grpc import UsageServiceStub
 
-from bench.pairs import Run, Sides
+from bench.pairs import Run
 from bench.processes import BenchError, Served
-from bench.setting import Bench, Open
+from bench.setting import Size
 from bench.trace import token_counts
 from server.app import LOCAL_CLIENT
 from server.kernel.ids import derived_id
-from server.ledger.store import COLLECTIONS, ENTRIES
 
 MODEL = "openai/gpt-4o-mini"
-USAGE_EVENTS = 60_000
+USAGE_EVENTS = Size(30_000, 60_000)
 FRAME_EVENTS = 1_000
-INSERT_BATCH = 4_096
-READ_BATCH = 4_096
-BASELINE_DATABASE = "bench_baseline"
-SERVER_DATABASE = "zaaz"
+RUNS_AHEAD = 2
+"""Runs that the baseline is behind the stream at most. It is one behind before a pair."""
 
 Document = dict[str, Any]
 Heard = Callable[[int], None]
@@ -45,14 +41,14 @@ class Stream:
         self._users = users
         self._tokens = token_counts()
         self._random = random.Random(len(users))
-        self.sent: list[ObjectId] = []
-        """The entries that the last run must have written, in the order of its events."""
+        self.sent: deque[list[ObjectId]] = deque(maxlen=RUNS_AHEAD)
+        """The entries of the last runs, each in the order of its events, oldest first."""
 
     async def prepare(self, operations: int) -> Run:
         """Builds the run's frames."""
         run = uuid4().hex
         events = list(self._events(run, operations))
-        self.sent = [derived_id(LOCAL_CLIENT, e.user_id, e.usage_key) for e in events]
+        self.sent.append([derived_id(LOCAL_CLIENT, e.user_id, e.usage_key) for e in events])
         frames = list(_frames(events))
         return lambda: self._stream(run, frames, operations)
 
@@ -61,15 +57,23 @@ class Stream:
         run = uuid4().hex
         await self._stream(run, _frames(self._events(run, operations)), operations, heard)
 
-    def _events(self, run: str, operations: int) -> Iterator[pb.UsageEvent]:
-        for place in range(operations):
-            yield self._event(f"{run}-{place}", time.time_ns() // 1_000_000)
+    async def visit(self) -> None:
+        """An event for each wallet: the server is to know them all before it is measured."""
+        run = uuid4().hex
+        await self._stream(run, _frames(self._of(run, self._users)), len(self._users))
 
-    def _event(self, usage_key: str, now_ms: int) -> pb.UsageEvent:
+    def _events(self, run: str, operations: int) -> Iterator[pb.UsageEvent]:
+        return self._of(run, (self._random.choice(self._users) for _ in range(operations)))
+
+    def _of(self, run: str, users: Iterable[str]) -> Iterator[pb.UsageEvent]:
+        for place, user_id in enumerate(users):
+            yield self._event(f"{run}-{place}", user_id, time.time_ns() // 1_000_000)
+
+    def _event(self, usage_key: str, user_id: str, now_ms: int) -> pb.UsageEvent:
         tokens_in, tokens_out = next(self._tokens)
         event = pb.UsageEvent(
             usage_key=usage_key,
-            user_id=self._random.choice(self._users),
+            user_id=user_id,
             ai_model=MODEL,
             input_tokens=tokens_in,
             output_tokens=tokens_out,
@@ -120,68 +124,3 @@ def _frames(events: Iterable[pb.UsageEvent]) -> Iterator[pb.IngestUsageRequest]:
     while some := list(islice(waiting, FRAME_EVENTS)):
         yield pb.IngestUsageRequest(frame=pb.UsageFrame(offset=offset, events=some))
         offset += len(some)
-
-
-class BareInserts:
-    """The baseline: `insert_many` of the very documents that the stream's last run wrote.
-
-    Into a collection of the same indexes that has grown as the server's has, in
-    a database of its own on the same mongod; no transaction, unordered, one batch
-    after the other; majority and journaled, as the ledger writes.
-    """
-
-    def __init__(self, client: AsyncMongoClient[Document], stream: Stream) -> None:
-        self._entries = client[SERVER_DATABASE][ENTRIES]
-        concern = WriteConcern(w="majority", j=True)
-        self._copies = client[BASELINE_DATABASE].get_collection(ENTRIES, write_concern=concern)
-        self._stream = stream
-
-    async def begin(self) -> None:
-        """Makes the collection, its indexes, and copies what the server's holds already."""
-        declared = next(collection for collection in COLLECTIONS if collection.name == ENTRIES)
-        definitions = [index.definition() for index in declared.indexes]
-        models = [IndexModel(list(d.pop("key").items()), **d) for d in definitions]
-        await self._copies.create_indexes(models)
-        batch: list[Document] = []
-        async for document in self._entries.find():
-            batch.append(document)
-            if len(batch) == INSERT_BATCH:
-                await self._copies.insert_many(batch, ordered=False)
-                batch = []
-        if batch:
-            await self._copies.insert_many(batch, ordered=False)
-
-    async def prepare(self, operations: int) -> Run:
-        """Reads the documents back, in the order of their events."""
-        sent = self._stream.sent
-        if len(sent) != operations:
-            raise BenchError("the baseline must insert what the stream wrote")
-        documents: list[Document] = []
-        for start in range(0, operations, READ_BATCH):
-            ids = sent[start : start + READ_BATCH]
-            found = {row["_id"]: row async for row in self._entries.find({"_id": {"$in": ids}})}
-            documents += [found[each] for each in ids]
-        return lambda: self._insert(documents)
-
-    async def _insert(self, documents: Sequence[Document]) -> list[float]:
-        latencies = []
-        for start in range(0, len(documents), INSERT_BATCH):
-            began = time.perf_counter()
-            await self._copies.insert_many(documents[start : start + INSERT_BATCH], ordered=False)
-            latencies.append(time.perf_counter() - began)
-        return latencies
-
-
-def usage(wallets: int) -> Open:
-    """The stream over bare inserts, on so many wallets."""
-
-    @asynccontextmanager
-    async def sides(bench: Bench) -> AsyncIterator[Sides]:
-        stream = Stream(bench.channel, bench.served, await bench.wallets(wallets))
-        async with AsyncMongoClient[Document](bench.served.mongo_url) as client:
-            inserts = BareInserts(client, stream)
-            await inserts.begin()
-            events = bench.plan.operations(USAGE_EVENTS)
-            yield Sides(stream, inserts, (events, events))
-
-    return sides

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.compare.contestants import Books, Contestant, Load, Ours, Outcome, naive
-from bench.compare.medici import medici
+from bench.compare.medici import LeftOutError, medici
 from bench.consume import CONSUMED_MICROS, SPREAD_WALLETS
 from bench.machine import IDLE, OTHERS, Meter
-from bench.pairs import milliseconds
-from bench.setting import Bench, tell
+from bench.pairs import milliseconds, spread_of
+from bench.setting import Bench, Size, tell
 from bench.wallets import FUNDS_MICROS
 
-RUN_SECONDS = 5.0
+RUN_SECONDS = Size(2, 5)
+LEAST_SECONDS = 0.2
 NO_END = 10**9
 TIGHT_DEBITS = 200
 """What the wallet that is overspent, if it can be, has credits for: half of what is asked of it."""
@@ -93,26 +94,40 @@ class Series:
 
 async def compare(bench: Bench) -> dict[str, Any]:
     """All contestants in turns, on many wallets and on one; each run's books are looked at."""
-    seconds = max(0.2, RUN_SECONDS * min(1.0, bench.plan.scale))
+    seconds = max(LEAST_SECONDS, bench.plan.size(RUN_SECONDS) * min(1.0, bench.plan.scale))
     async with AsyncExitStack() as stack:
         contestants: list[Contestant] = [Ours(bench), await stack.enter_async_context(naive(bench))]
-        third = await stack.enter_async_context(medici(bench))
-        contestants += [third] if third is not None else []
+        left_out: dict[str, str] = {}
+        try:
+            contestants.append(await stack.enter_async_context(medici(bench)))
+        except LeftOutError as why:
+            left_out["medici"] = str(why)
+            tell(f"compare: medici is left out: {why}")
         meter = Meter({role: pid for each in contestants for role, pid in each.pids.items()})
         series = [
             Series(each, await each.fund(wallets, FUNDS_MICROS))
             for wallets in (SPREAD_WALLETS, 1)
             for each in contestants
         ]
-        for number in range(bench.plan.pairs + 1):
-            for each in series:
-                outcome = await each.run(seconds)
-                _tell(number, each, outcome)
-                if not number:
-                    each.forget()
+        await take_rounds(series, bench.plan.pairs, seconds)
         granted = {each.name: await _granted(each) for each in contestants}
         rows = [each.row(granted[each.contestant.name]) for each in series]
-        return {**_summary(rows), "tight_wallet_granted": granted, "rows": rows, **meter.read()}
+        said = {"left_out": left_out} if left_out else {}
+        told = {**summarize(series), **said, "tight_wallet_granted": granted, "rows": rows}
+        return {**told, **meter.read()}
+
+
+async def take_rounds(series: Sequence[Series], rounds: int, seconds: float) -> None:
+    """A run of each in so many rounds, after one that only warms up.
+
+    Odd ones go the other way round, so that drift favours nobody.
+    """
+    for number in range(rounds + 1):
+        for each in reversed(series) if number % 2 else series:
+            outcome = await each.run(seconds)
+            _tell(number, each, outcome)
+            if not number:
+                each.forget()
 
 
 async def _granted(contestant: Contestant) -> int:
@@ -133,15 +148,23 @@ def _wrong(books: Books, funded: int, sure: int, unsure: int) -> str:
     return ""
 
 
-def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    ratios: dict[str, float] = {}
-    for wallets in (SPREAD_WALLETS, 1):
-        ours, *others = (row for row in rows if row["wallets"] == wallets)
+def summarize(series: Sequence[Series]) -> dict[str, Any]:
+    """What ours has over each other, round by round: the ratio first told is the line's own."""
+    ratios = []
+    for wallets in dict.fromkeys(len(each.users) for each in series):
+        ours, *others = (each for each in series if len(each.users) == wallets)
         for other in others:
-            name = f"over {other['service'].split(',')[0]}, {_wallets(wallets)}"
-            ratios[name] = round(ours["debits/s"] / max(1, other["debits/s"]), 1)
-    name = next(iter(ratios))
-    return {"value": ratios[name], "unit": f"times the debits, {name}", "ratios": ratios}
+            name = f"{other.contestant.name.split(',')[0]}, {_wallets(wallets)}"
+            rounds = zip(ours.runs, other.runs, strict=True)
+            ratios.append({"over": name, **spread_of([_ratio(*round_) for round_ in rounds])})
+    first = {name: value for name, value in ratios[0].items() if name != "over"}
+    unit = f"times the debits, over {ratios[0]['over']}"
+    return {"value": first["ratio"], "unit": unit, **first, "ratios": ratios}
+
+
+def _ratio(ours: Outcome, other: Outcome) -> float:
+    """Of rates; one who got nothing done is taken to have done one debit."""
+    return _rate(ours) / (max(1, other.done) / other.seconds)
 
 
 def _rate(outcome: Outcome) -> float:

@@ -26,8 +26,13 @@ DATABASE = "medici"
 SNAPSHOT_SECONDS = 0
 """None are taken. With the default, a balance adds up what the whole book has had in a day."""
 INSTALL_TIMEOUT_SECONDS = 300
+COMPLAINT_CHARACTERS = 300
 LINE_BYTES = 64 * 1024 * 1024
 STOP_TIMEOUT_SECONDS = 30
+
+
+class LeftOutError(Exception):
+    """Why medici cannot be had here."""
 
 
 class Medici:
@@ -82,12 +87,9 @@ class Medici:
 
 
 @asynccontextmanager
-async def medici(bench: Bench) -> AsyncIterator[Medici | None]:
-    """medici on the server's mongod; None, having said why, where it cannot be had."""
-    node = await asyncio.to_thread(_installed)
-    if node is None:
-        yield None
-        return
+async def medici(bench: Bench) -> AsyncIterator[Medici]:
+    """medici on the server's mongod. LeftOutError where it cannot be had."""
+    node = await asyncio.to_thread(installed)
     arguments = (bench.served.mongo_url, DATABASE, str(SNAPSHOT_SECONDS))
     process = await asyncio.create_subprocess_exec(
         *(node, FOLDER / "medici.js", *arguments),
@@ -106,24 +108,31 @@ async def medici(bench: Bench) -> AsyncIterator[Medici | None]:
         await _end(process)
 
 
-def _installed() -> str | None:
-    """node, with the pinned packages beside medici.js."""
+def installed() -> str:
+    """node, with the pinned packages beside medici.js. LeftOutError."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        tell("compare: medici is left out: it needs Node 20 (Debian: apt-get install nodejs npm)")
-        return None
+        raise LeftOutError("it needs Node 20 (Debian: apt-get install nodejs npm)")
     stamp, lock = FOLDER / "node_modules" / ".package-lock.json", FOLDER / "package-lock.json"
     if not stamp.exists() or stamp.stat().st_mtime < lock.stat().st_mtime:
         tell("compare: npm ci")
-        asked = [npm, "ci", "--ignore-scripts", "--loglevel=error"]
+        _install(npm)
+        stamp.touch()
+    return node
+
+
+def _install(npm: str) -> None:
+    asked = [npm, "ci", "--ignore-scripts", "--loglevel=error"]
+    try:
         done = subprocess.run(
             asked, cwd=FOLDER, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_SECONDS
         )
-        if done.returncode:
-            tell(f"compare: medici is left out: npm ci failed: {done.stderr.strip()[-500:]}")
-            return None
-        stamp.touch()
-    return node
+    except subprocess.TimeoutExpired as error:
+        raise LeftOutError(f"npm ci took more than {INSTALL_TIMEOUT_SECONDS} s") from error
+    if done.returncode:
+        # Of many lines, for one line of a table.
+        said = " ".join(done.stderr.split())[-COMPLAINT_CHARACTERS:]
+        raise LeftOutError(f"npm ci failed: {said}")
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
