@@ -6,7 +6,7 @@ minute or more, and more callers do not shorten that. Nothing is announced.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -36,7 +36,7 @@ class _Nobody:
     def document(self, topic: str, payload: dict[str, Any]) -> OutboxDocument | None:
         return None
 
-    def committed(self) -> None:
+    def committed(self, rows: Sequence[OutboxDocument]) -> None:
         pass
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
 
 import pytest
 from bson import ObjectId
@@ -14,6 +13,7 @@ from server.ledger.store import COLLECTIONS, WALLETS, LedgerStore
 from server.mongo.database import Database
 from server.mongo.errors import DatabaseUnavailable
 from tests.ledger.calls import soon
+from tests.ledger.stores import Nobody
 
 CALLERS = 64
 
@@ -37,16 +37,6 @@ class CountingStore(LedgerStore):
         self.answered.set()
         await self.go_on.wait()
         return found
-
-
-class Nobody:
-    """The outbox of who writes nothing."""
-
-    def document(self, topic: str, payload: Any) -> None:
-        raise AssertionError("nothing is written")
-
-    def committed(self, rows: Any) -> None:
-        raise AssertionError("nothing is written")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from server.mongo.database import Database
 from server.wallet.resume_tokens import ResumeTokens
 from server.wallet.watches import WalletWatches
 from tests.ledger.calls import soon
+from tests.ledger.stores import Nobody
 from tests.serving import SECRET, Served
 
 SWEEP_SECONDS = 0.02
@@ -113,7 +114,7 @@ class Watches:
     """
 
     def __init__(self, database: Database, clock: Clock = system_clock, **settings: Any) -> None:
-        self.store = CountingStore(LedgerStore(database, _Nobody()))
+        self.store = CountingStore(LedgerStore(database, Nobody()))
         self.heard: dict[str, Callable[[], None]] = {}
         self.tokens = ResumeTokens(PageTokens(SECRET), clock)
         self.draining = asyncio.Event()
@@ -185,13 +186,3 @@ class Follower:
 
     async def leave(self) -> None:
         await end(self.task)
-
-
-class _Nobody:
-    """The outbox of who writes nothing."""
-
-    def document(self, topic: str, payload: Any) -> None:
-        raise AssertionError("a watch writes nothing")
-
-    def committed(self, rows: Any) -> None:
-        raise AssertionError("a watch writes nothing")
