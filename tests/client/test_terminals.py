@@ -147,7 +147,9 @@ class TestBars:
             assert "listed" in err
             assert "1/1" in err
         shown = ("wallet", "list", "--limit", "0")
-        code, _, err = await on_a_terminal(served, *shown, stdout_too=True)
+        # Other tests' wallets may be long-named: no id is to be folded.
+        wide = {"COLUMNS": "400"}
+        code, _, err = await on_a_terminal(served, *shown, environment=wide, stdout_too=True)
         assert (code, user_id in err) == (0, True)
 
     async def test_of_usage_that_is_replayed(self, served: Served) -> None:
