@@ -18,6 +18,8 @@ from tests.serving import Served, new_key
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it asks the network for it when imported
 
 FUNDS = 100_000_000
+A_DAY_SECONDS = 86_400
+MAX_CLIENTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,17 @@ async def quiet() -> AsyncIterator[None]:
 
     untyped: Any = litellm
     litellm.suppress_debug_info = True
+    # Clients that it evicts, after ten minutes or when there are 200, are closed by nobody in time:
+    # their sockets would be told of in whatever test comes later. So all stay until the end.
+    clients = untyped.in_memory_llm_clients_cache
+    clients.default_ttl, clients.max_size_in_memory = A_DAY_SECONDS, MAX_CLIENTS
     yield
     await GLOBAL_LOGGING_WORKER.stop()
     await untyped.close_litellm_async_clients()
-    for client in untyped.in_memory_llm_clients_cache.cache_dict.values():
+    for client in clients.cache_dict.values():
         if isinstance(client, openai.OpenAI | HTTPHandler):
             client.close()
-    untyped.in_memory_llm_clients_cache.flush_cache()
+    clients.flush_cache()
 
 
 MESSAGES = [{"role": "user", "content": "What is it?"}]
