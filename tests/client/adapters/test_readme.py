@@ -60,6 +60,7 @@ async def test_synchronous_code(vendor: Vendor, blocking_account: BlockingAccoun
     assert await blocking_account.bills() == [(MODEL, FULL)]
 
 
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.filterwarnings("ignore:Item .* using the `ReadOnly` qualifier")
 @pytest.mark.filterwarnings("ignore:Accessing the 'model_.*' attribute on the instance")
 async def test_litellm(vendor: Vendor, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
