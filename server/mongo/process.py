@@ -25,7 +25,15 @@ _PARAMETERS = {
     "diagnosticDataCollectionEnabled": "false",
     # How long a transaction whose client is gone keeps its rows from others; ours take a second.
     "transactionLifetimeLimitSeconds": "20",
+    # Nobody here reads the past: its default of 300 s keeps every version of a wallet so long.
+    "minSnapshotHistoryWindowInSeconds": "0",
 }
+_STORAGE_ENGINE = "eviction_dirty_target=20,eviction_dirty_trigger=40"
+"""Shares of the cache that may be changed and not written yet; the defaults are 5 and 20.
+
+An entry's id is random, so a batch changes pages all over a grown ledger's index, and the
+smaller share has each of them written again and again between two checkpoints.
+"""
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "TZ")
 
 
@@ -129,6 +137,8 @@ def _arguments(layout: Layout, tuning: Tuning) -> list[str]:
         "disabled",
         "--wiredTigerCacheSizeGB",
         str(tuning.cache_gigabytes),
+        "--wiredTigerEngineConfigString",
+        _STORAGE_ENGINE,
         "--oplogSize",
         str(OPLOG_MEGABYTES),
         "--logpath",
