@@ -19,7 +19,7 @@ from bench.measures import MEASURES, take_measure
 from bench.results import Taken, keep, table
 from bench.setting import Plan, tell
 
-QUICK_PAIRS, FULL_PAIRS = 4, 6
+QUICK_PAIRS, FULL_PAIRS = 3, 6
 """Even: as many begin with either side."""
 LONGEST_SECONDS = 3_600.0
 """For one figure: one that hangs would keep the others from being taken."""

@@ -24,7 +24,7 @@ from bench.wallets import make_wallets
 ENTRIES = Size(200_000, 2_000_000)
 WARM_EVENTS = 10_000
 """What a server that was just started is given first: it is not to be slow for being new."""
-RESTARTS = Size(3, 5)
+RESTARTS = Size(2, 5)
 TOLD_TIMES = 10
 
 
