@@ -95,6 +95,22 @@ def test_clients_do_not_import_the_server() -> None:
         assert not any(name.split(".")[0] in {"server", "gateway"} for name in imports(path)), path
 
 
+def test_the_sdk_does_not_import_its_command() -> None:
+    sdk = ROOT / "clients/python/zaaz_client"
+    importers = {
+        path.relative_to(sdk)
+        for path in sdk.rglob("*.py")
+        if any(name.startswith("zaaz_client.command") for name in imports(path))
+    }
+    of_the_command = {
+        path
+        for path in importers
+        if path.parts[0] in {"command", "replay"} or path.stem.endswith("command")
+    }
+    assert importers
+    assert importers == of_the_command
+
+
 def test_the_gateway_knows_the_contract_alone() -> None:
     for path in (ROOT / "gateway").rglob("*.py"):
         assert not any(name.split(".")[0] == "server" for name in imports(path)), path

@@ -7,8 +7,8 @@ import click
 import grpc
 import pytest
 from zaaz.common.v1.error_reason_pb2 import ErrorReason
-from zaaz_client.cli import main
-from zaaz_client.hints import HINTS, with_hint
+from zaaz_client.command.hints import HINTS, with_hint
+from zaaz_client.command.main import main
 from zaaz_client.status import from_status
 
 from tests.client.commands import zaaz

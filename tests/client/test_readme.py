@@ -10,7 +10,7 @@ import click
 import pytest
 import zaaz_client
 from zaaz_client import UsageStreamSettings
-from zaaz_client.cli import main
+from zaaz_client.command.main import main
 from zaaz_client.usage_settings import DEFAULT_SETTINGS
 
 README = Path(__file__).parents[2] / "clients" / "python" / "README.md"

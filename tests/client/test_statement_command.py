@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from zaaz_client.cli import main
+from zaaz_client.command.main import main
 from zaaz_client.statements.verify import MAX_LINE_BYTES, key_id
 
 from tests.serving import Served, new_user

@@ -14,9 +14,16 @@ import click
 from rich.console import Console
 from rich.logging import RichHandler
 
-from zaaz_client.asking import Refused, ask_with, for_programs, is_watched, to_target, with_key
 from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import (
+from zaaz_client.command.asking import (
+    Refused,
+    ask_with,
+    for_programs,
+    is_watched,
+    to_target,
+    with_key,
+)
+from zaaz_client.command.line import (
     DEFAULT_TARGET,
     BadUsage,
     Failure,

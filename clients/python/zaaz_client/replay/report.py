@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from zaaz_client.asking import is_watched
+from zaaz_client.command.asking import is_watched
 from zaaz_client.replay.runner import Outcome
 
 _MICROS: Final = 1_000_000

@@ -9,9 +9,17 @@ from typing import Final, TextIO
 
 import click
 
-from zaaz_client.asking import ask_with, check_id, is_piped, moment, progress, to_target, with_key
 from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import BadUsage, api_key
+from zaaz_client.command.asking import (
+    ask_with,
+    check_id,
+    is_piped,
+    moment,
+    progress,
+    to_target,
+    with_key,
+)
+from zaaz_client.command.line import BadUsage, api_key
 from zaaz_client.statements.download import statement_lines
 from zaaz_client.statements.formats import FORMATS
 from zaaz_client.statements.verify_command import keys, verify_

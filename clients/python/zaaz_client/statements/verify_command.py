@@ -9,8 +9,8 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from zaaz_client.asking import Refused, ask_with, for_programs, progress, to_target
-from zaaz_client.command_line import BadUsage
+from zaaz_client.command.asking import Refused, ask_with, for_programs, progress, to_target
+from zaaz_client.command.line import BadUsage
 from zaaz_client.statements.download import signing_keys
 from zaaz_client.statements.formats import credits_text
 from zaaz_client.statements.verify import MAX_LINE_BYTES, Verdict, verify

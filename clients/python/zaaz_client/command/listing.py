@@ -7,8 +7,8 @@ from typing import TypeVar
 import click
 from google.protobuf.message import Message
 
-from zaaz_client.asking import DEFAULT_LISTED, as_dict, ask, is_piped, progress
 from zaaz_client.client import ZaazClient
+from zaaz_client.command.asking import DEFAULT_LISTED, as_dict, ask, is_piped, progress
 
 _Row = TypeVar("_Row", bound=Message)
 

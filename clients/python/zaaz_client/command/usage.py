@@ -10,7 +10,8 @@ from zaaz.credits.v1.usage_service_pb2 import (
     RejectedUsage,
 )
 
-from zaaz_client.asking import (
+from zaaz_client.client import ZaazClient
+from zaaz_client.command.asking import (
     Refused,
     as_dict,
     ask,
@@ -21,10 +22,9 @@ from zaaz_client.asking import (
     show,
     time_text,
 )
-from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import BadUsage, Failure
-from zaaz_client.listing import limited, listing
-from zaaz_client.rejected_usage import chosen_ids, discard_batches, listed, replay_batches
+from zaaz_client.command.line import BadUsage, Failure
+from zaaz_client.command.listing import limited, listing
+from zaaz_client.command.rejected_usage import chosen_ids, discard_batches, listed, replay_batches
 from zaaz_client.statements.formats import credits_text
 from zaaz_client.status import from_status
 

@@ -26,7 +26,6 @@ from zaaz.catalog.v1.catalog_document_pb2 import (
     FieldDifference,
 )
 
-from zaaz_client.asking import PATIENCE_SECONDS, Refused, as_dict, ask, asking
 from zaaz_client.catalog_files import (
     CatalogFile,
     CatalogFileError,
@@ -35,7 +34,8 @@ from zaaz_client.catalog_files import (
     write_catalog,
 )
 from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import BadUsage
+from zaaz_client.command.asking import PATIENCE_SECONDS, Refused, as_dict, ask, asking
+from zaaz_client.command.line import BadUsage
 from zaaz_client.errors import AccessRefused, ZaazError
 from zaaz_client.retry import retry_within
 

@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import (
+from zaaz_client.command.hints import with_hint
+from zaaz_client.command.line import (
     DEFAULT_TARGET,
     BadUsage,
     Failure,
@@ -32,7 +33,6 @@ from zaaz_client.errors import (
     Unavailable,
     ZaazError,
 )
-from zaaz_client.hints import with_hint
 
 PATIENCE_SECONDS: Final = 3.0
 """How long a page is asked for, and a change tried with one request_id, while nobody answers."""

@@ -12,9 +12,9 @@ from rich.table import Table
 from zaaz.ledger.v1.wallet_pb2 import OverdraftPolicy, Wallet
 from zaaz.wallet.v1.wallet_service_pb2 import GetWalletRequest
 
-from zaaz_client.asking import as_dict, ask, asking, check_id
 from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import DEFAULT_TARGET, Interrupted
+from zaaz_client.command.asking import as_dict, ask, asking, check_id
+from zaaz_client.command.line import DEFAULT_TARGET, Interrupted
 from zaaz_client.statements.formats import credits_text
 from zaaz_client.watch import (
     WalletChanged,

@@ -13,8 +13,8 @@ from zaaz.credits.v1.usage_service_pb2 import (
     ReplayRejectedUsageRequest,
 )
 
-from zaaz_client.asking import PATIENCE_SECONDS, progress
 from zaaz_client.client import ZaazClient
+from zaaz_client.command.asking import PATIENCE_SECONDS, progress
 from zaaz_client.lists import iterate
 from zaaz_client.retry import retry_within
 

@@ -12,9 +12,18 @@ from zaaz.credits.v1.credits_process_service_pb2 import (
     ExplainChargeResponse,
 )
 
-from zaaz_client.asking import Refused, as_dict, ask, asking, check_id, moment, show, time_text
 from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import BadUsage
+from zaaz_client.command.asking import (
+    Refused,
+    as_dict,
+    ask,
+    asking,
+    check_id,
+    moment,
+    show,
+    time_text,
+)
+from zaaz_client.command.line import BadUsage
 from zaaz_client.statements.formats import credits_text
 
 _SCOPES: Final = "credits.read or admin"

@@ -8,8 +8,8 @@ import click
 from zaaz.ledger.v1.wallet_pb2 import Wallet
 from zaaz.wallet.v1.wallet_service_pb2 import CreateWalletRequest
 
-from zaaz_client.asking import PATIENCE_SECONDS, as_dict, ask, asking, check_id
 from zaaz_client.client import ZaazClient
+from zaaz_client.command.asking import PATIENCE_SECONDS, as_dict, ask, asking, check_id
 from zaaz_client.retry import retry_within
 from zaaz_client.statements.formats import credits_text
 

@@ -11,7 +11,8 @@ import click
 from zaaz.credits.v1.credits_service_pb2 import GrantCreditsRequest, GrantCreditsResponse
 from zaaz.ledger.v1.grant_pb2 import IncreaseSource
 
-from zaaz_client.asking import (
+from zaaz_client.client import ZaazClient
+from zaaz_client.command.asking import (
     PATIENCE_SECONDS,
     as_dict,
     ask,
@@ -19,8 +20,7 @@ from zaaz_client.asking import (
     check_id,
     moment,
 )
-from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import Unreachable
+from zaaz_client.command.line import Unreachable
 from zaaz_client.retry import retry_within
 from zaaz_client.statements.formats import credits_text
 

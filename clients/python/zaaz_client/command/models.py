@@ -18,7 +18,8 @@ from zaaz.credits.v1.ai_model_pb2 import (
     TokenPrices,
 )
 
-from zaaz_client.asking import (
+from zaaz_client.client import ZaazClient
+from zaaz_client.command.asking import (
     PATIENCE_SECONDS,
     as_dict,
     ask,
@@ -26,8 +27,7 @@ from zaaz_client.asking import (
     progress,
     time_text,
 )
-from zaaz_client.client import ZaazClient
-from zaaz_client.listing import limited, listing
+from zaaz_client.command.listing import limited, listing
 from zaaz_client.lists import iterate
 
 SCOPES: Final = "credits.read to list, credits.write to import, or admin"

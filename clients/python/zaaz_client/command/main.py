@@ -6,18 +6,18 @@ from typing import Final
 import click
 from click.shell_completion import get_completion_class
 
-from zaaz_client.catalog_command import catalog
-from zaaz_client.command_line import Commands
-from zaaz_client.cost_commands import estimate, explain
-from zaaz_client.grant_command import grant
-from zaaz_client.keys_command import keys
-from zaaz_client.models_command import models
+from zaaz_client.command.catalog import catalog
+from zaaz_client.command.costs import estimate, explain
+from zaaz_client.command.grant import grant
+from zaaz_client.command.keys import keys
+from zaaz_client.command.line import Commands
+from zaaz_client.command.models import models
+from zaaz_client.command.usage import usage
+from zaaz_client.command.wallet import wallet
+from zaaz_client.command.wallet_create import create_wallet
+from zaaz_client.command.wallets import list_wallets, verify_wallets
 from zaaz_client.replay.command import replay
 from zaaz_client.statements.command import statement
-from zaaz_client.usage_command import usage
-from zaaz_client.wallet_command import wallet
-from zaaz_client.wallet_create import create_wallet
-from zaaz_client.wallets_command import list_wallets, verify_wallets
 
 SHELLS: Final = ("bash", "zsh", "fish")
 COMPLETES: Final = "_ZAAZ_COMPLETE"

@@ -15,7 +15,8 @@ from zaaz.auth.v1.auth_service_pb2 import (
     RevokeApiKeyRequest,
 )
 
-from zaaz_client.asking import (
+from zaaz_client.client import ZaazClient
+from zaaz_client.command.asking import (
     PATIENCE_SECONDS,
     as_dict,
     ask,
@@ -25,8 +26,7 @@ from zaaz_client.asking import (
     show,
     time_text,
 )
-from zaaz_client.client import ZaazClient
-from zaaz_client.listing import limited, listing
+from zaaz_client.command.listing import limited, listing
 from zaaz_client.lists import iterate
 from zaaz_client.retry import retry_within
 

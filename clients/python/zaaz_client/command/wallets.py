@@ -15,7 +15,8 @@ from zaaz.wallet.v1.wallet_service_pb2 import (
     VerifyWalletResponse,
 )
 
-from zaaz_client.asking import (
+from zaaz_client.client import ZaazClient
+from zaaz_client.command.asking import (
     PATIENCE_SECONDS,
     Refused,
     as_dict,
@@ -27,9 +28,8 @@ from zaaz_client.asking import (
     show,
     time_text,
 )
-from zaaz_client.client import ZaazClient
-from zaaz_client.command_line import BadUsage, Failure
-from zaaz_client.listing import limited, listing
+from zaaz_client.command.line import BadUsage, Failure
+from zaaz_client.command.listing import limited, listing
 from zaaz_client.lists import iterate
 from zaaz_client.statements.formats import credits_text
 
