@@ -1,7 +1,27 @@
 import asyncio
 from contextlib import suppress
 
-from server.kernel.tasks import Background, end
+import pytest
+
+from server.kernel.tasks import Background, end, to_its_end
+
+
+async def test_work_that_is_seen_to_its_end_outlasts_a_cancellation() -> None:
+    goes_on, done = asyncio.Event(), []
+
+    async def work() -> None:
+        await goes_on.wait()
+        done.append(True)
+
+    task = asyncio.create_task(to_its_end(work()))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == [True]
 
 
 async def test_a_task_that_swallows_a_cancellation_ends_all_the_same() -> None:

@@ -24,6 +24,18 @@ async def map_in_slices(
     return made
 
 
+async def to_its_end(work: Coroutine[Any, Any, _Made]) -> _Made:
+    """What the work comes to. Cancelled meanwhile, it is finished first."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
 async def end(task: "asyncio.Task[Any]") -> None:
     """Cancels the task and waits for its end; what it raises is its own affair.
 

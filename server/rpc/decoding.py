@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from server.kernel.errors import DomainError, Reason
+from server.kernel.tasks import to_its_end
 from server.rpc.call import Call
 from server.rpc.validation import check
 
@@ -58,6 +59,7 @@ class StreamContext:
         self._context = call.context
         self._decode = decode
         self._encode = encode
+        self._began = False
 
     async def read(self) -> Any:
         """The next request, or grpc.aio.EOF."""
@@ -71,6 +73,11 @@ class StreamContext:
     async def write(self, message: Any) -> None:
         """Send a response; waits while the peer's window is full."""
         self._require_open()
+        if not self._began:
+            self._began = True
+            # grpc sends them with the first message; ended in the middle of that, a call has no
+            # status: it would send them again, which fails, and its caller would wait for ever.
+            await to_its_end(self._context.send_initial_metadata(()))
         await self._context.write(self._encode(message))
         self._call.messages_out += 1
 

@@ -168,6 +168,22 @@ async def test_revocation_ends_an_open_stream(waits_in: str) -> None:
     assert server.keys.watching == []
 
 
+@pytest.mark.parametrize("writes", [0, 1])
+async def test_revocation_ends_a_stream_in_the_middle_of_a_write(writes: int) -> None:
+    async def stream(_: Any, context: Any) -> None:
+        for _ in range(writes):
+            await context.write(WalletDifference())
+        # Once the next one is on its way.
+        asyncio.get_running_loop().call_soon(server.keys.revoke)
+        await context.write(WalletDifference())
+        await asyncio.Event().wait()
+
+    async with running(BidiStream=stream) as server, asyncio.timeout(20):
+        error = await failure(_drained(server.call("BidiStream")))
+
+    assert reason_of(error) == "API_KEY_REVOKED"
+
+
 async def test_revocation_ends_a_stream_that_lost_the_cancellation() -> None:
     swallowed = asyncio.Event()
 
