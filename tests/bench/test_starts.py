@@ -33,10 +33,10 @@ async def test_kill_returns_once_both_have_ended() -> None:
     server, mongod = (process.pid for process in processes)
     try:
         await starts.kill(Served("", "", "", {"server": server, "mongod": mongod}))
-    finally:
+    except BaseException:
         for process in processes:
-            if process.returncode is None:
-                process.kill()
+            process.kill()
+        raise
     assert [await process.wait() for process in processes] == [-9, -9]
 
 
