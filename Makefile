@@ -12,7 +12,7 @@ run: setup
 
 test: setup
 	@tools/browser.sh
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 bench: setup
 	@$(BIN)/python -m bench $(NAME) $(if $(FULL),--full)
