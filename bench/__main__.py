@@ -21,7 +21,7 @@ from bench.setting import Plan, tell
 
 QUICK_PAIRS, FULL_PAIRS = 3, 6
 """Even: as many begin with either side."""
-LONGEST_SECONDS = 3_600.0
+LONGEST_SECONDS = 1_800.0
 """For one figure: one that hangs would keep the others from being taken."""
 
 Take = Callable[[], Awaitable[dict[str, Any]]]

@@ -23,6 +23,8 @@ from zaaz.wallet.v1 import wallet_service_pb2 as pb
 
 USER_ID = "65f0c0ffee65f0c0ffee65f0"
 PATH = f"/api/user-wallets/{USER_ID}"
+IDLE_SECONDS = 30
+"""As long as the gateway keeps a connection that idles."""
 WALLET = pb.GetWalletResponse(
     wallet=Wallet(
         id=USER_ID,
@@ -66,7 +68,14 @@ async def serve_http() -> None:
         return JSONResponse(document)
 
     app = Starlette(routes=[Route("/api/user-wallets/{user_id}", answer)])
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=IDLE_SECONDS,
+    )
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)

@@ -58,7 +58,8 @@ class Gets:
         self._free: list[_Connection] = []
 
     async def prepare(self, operations: int) -> Run:
-        """Opens a connection for each caller."""
+        """Opens a connection for each caller; servers close those that idled through other runs."""
+        self._free = [connection for connection in self._free if connection.is_open]
         host, _, port = self._address.partition(":")
         loop = asyncio.get_running_loop()
         while len(self._free) < CALLERS:
@@ -84,11 +85,15 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        self.is_open = True
         self._data = b""
         self._answer: asyncio.Future[bytes] | None = None
 
     def ask(self, head: bytes) -> "asyncio.Future[bytes]":
         self._data = b""
+        if not self.is_open:
+            # What is written to it would be lost without a word, and its answer awaited for ever.
+            raise BenchError("the connection was closed")
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(head)
         return self._answer
@@ -105,6 +110,7 @@ class _Connection(asyncio.Protocol):
             self._answer = None
 
     def connection_lost(self, _: Exception | None) -> None:
+        self.is_open = False
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(BenchError("the connection was closed"))
 
