@@ -28,6 +28,8 @@ _PARAMETERS = {
     # Nobody here reads the past: its default of 300 s keeps every version of a wallet so long.
     "minSnapshotHistoryWindowInSeconds": "0",
 }
+CHECKPOINT_SECONDS = 20
+"""Of writes, at most, a mongod that was killed has to do again before it serves (default: 60)."""
 _STORAGE_ENGINE = "eviction_dirty_target=20,eviction_dirty_trigger=40"
 """Shares of the cache that may be changed and not written yet; the defaults are 5 and 20.
 
@@ -139,6 +141,8 @@ def _arguments(layout: Layout, tuning: Tuning) -> list[str]:
         str(tuning.cache_gigabytes),
         "--wiredTigerEngineConfigString",
         _STORAGE_ENGINE,
+        "--syncdelay",
+        str(CHECKPOINT_SECONDS),
         "--oplogSize",
         str(OPLOG_MEGABYTES),
         "--logpath",
