@@ -44,6 +44,9 @@ class TestList:
             code, out, err = await zaaz(served, "wallet", "list", "--limit", limit)
             assert (code, err) == (0, "")
             assert all(user in out for user in users)
+        # What is copied from a table is whole on the narrowest terminal, too.
+        _, out, _ = await zaaz(served, "wallet", "list", COLUMNS="80")
+        assert all(user in out for user in users)
 
     async def test_by_address(self, served: Served) -> None:
         address = f"{new_key()}@example.com"

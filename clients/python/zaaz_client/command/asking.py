@@ -38,6 +38,8 @@ PATIENCE_SECONDS: Final = 3.0
 """How long a page is asked for, and a change tried with one request_id, while nobody answers."""
 DEFAULT_LISTED: Final = 100
 
+_COPIED: Final = frozenset({"id", "user"})
+"""Columns that are copied into the next command: they are not folded while others can be."""
 _ID: Final = re.compile(r"[0-9a-f]{24}")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _T = TypeVar("_T")
@@ -148,7 +150,8 @@ def show(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     table = Table()
     for name in columns:
         align: Any = "right" if name.startswith(">") else "left"
-        table.add_column(name.removeprefix(">"), justify=align, overflow="fold")
+        whole = name in _COPIED
+        table.add_column(name.removeprefix(">"), justify=align, overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*row)
     Console().print(table)

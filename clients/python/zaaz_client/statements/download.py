@@ -13,6 +13,7 @@ from zaaz.wallet.v1.statement_service_pb2 import (
 from zaaz_client.client import ZaazClient
 from zaaz_client.errors import ProtocolError
 from zaaz_client.lists import iterate, pages
+from zaaz_client.paging import RETRY_SECONDS
 from zaaz_client.statements.formats import Format
 from zaaz_client.statements.rows import UnreadableForm, head_row, opening_row, transaction_row
 
@@ -54,7 +55,13 @@ async def statement_lines(
         raise ProtocolError(f"the server sent what is no statement: {error}") from error
 
 
-async def signing_keys(client: ZaazClient) -> dict[str, bytes]:
-    """The server's public keys, 32 bytes each, by their id. Needs no key of the API."""
-    listed = iterate(client.statements.ListSigningKeys, ListSigningKeysRequest())
+async def signing_keys(
+    client: ZaazClient, *, patience_seconds: float = RETRY_SECONDS
+) -> dict[str, bytes]:
+    """The server's public keys, 32 bytes each, by their id. Needs no key of the API.
+
+    Asked for again for `patience_seconds` after an error that may pass. Raises ZaazError.
+    """
+    method, request = client.statements.ListSigningKeys, ListSigningKeysRequest()
+    listed = iterate(method, request, retry_seconds=patience_seconds)
     return {key.key_id: key.public_key async for key in listed}

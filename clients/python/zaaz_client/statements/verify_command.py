@@ -2,14 +2,22 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import click
 
-from zaaz_client.command.asking import Refused, ask_with, for_programs, progress, to_target
+from zaaz_client.client import ZaazClient
+from zaaz_client.command.asking import (
+    PATIENCE_SECONDS,
+    Refused,
+    ask_with,
+    for_programs,
+    progress,
+    to_target,
+)
 from zaaz_client.command.line import BadUsage
 from zaaz_client.statements.download import signing_keys
 from zaaz_client.statements.formats import credits_text
@@ -86,7 +94,10 @@ def keys(target: str, as_json: bool) -> None:
 
 
 def _fetch(target: str) -> dict[str, bytes]:
-    return ask_with(signing_keys, target, _NO_KEY, "none at all")
+    def work(client: ZaazClient) -> Coroutine[Any, Any, dict[str, bytes]]:
+        return signing_keys(client, patience_seconds=PATIENCE_SECONDS)
+
+    return ask_with(work, target, _NO_KEY, "none at all")
 
 
 def _read_keys(given: str) -> list[bytes]:
