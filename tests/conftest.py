@@ -1,5 +1,6 @@
 """A real mongod for the whole run, and a fresh database on it for each test that asks."""
 
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -11,6 +12,9 @@ from server.mongo.client import connect
 from server.mongo.database import Database
 from server.mongo.embedded import EmbeddedMongod
 from tests.serving import ManualClock, Served, serving
+
+# A shell has what it starts in the background ignore Ctrl-C, and so all that we start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MongoClient = AsyncMongoClient[dict[str, Any]]
 CLOCKED = "test_clocked"
