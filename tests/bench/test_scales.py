@@ -64,7 +64,7 @@ def plans(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Plan]:
 @pytest.mark.parametrize(
     ("arguments", "plan", "told"),
     [
-        ([], Plan(4), "quick scale"),
+        ([], Plan(3), "quick scale"),
         (["--full"], Plan(6, full=True), "full scale"),
         (["--scale", "0.1", "--pairs", "2"], Plan(2, 0.1), "quick x 0.1 scale"),
     ],
