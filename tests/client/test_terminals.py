@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import shutil
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
@@ -11,17 +12,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from zaaz.wallet.v1.wallet_service_pb2 import CreateWalletRequest
 
 from tests.client.commands import ZAAZ, zaaz
 from tests.client.statement_files import plain_book
 from tests.ledger.calls import soon
-from tests.serving import Served, new_user, usage_event
+from tests.serving import Served, new_key, new_user, usage_event
 
 CREDIT = 1_000_000
 RED = "\x1b[1;31m"
 CYAN = "\x1b[36m"
 CURSOR = "\x1b[?25l"
 """Hidden while a bar is drawn."""
+STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 PLAIN = dict.fromkeys(("NO_COLOR", "FORCE_COLOR", "COLORTERM"), "")
 
 
@@ -60,6 +63,23 @@ def _read(terminal: int) -> str:
             text += os.read(terminal, 65_536)
         except OSError:  # how Linux tells it
             return text.decode()
+
+
+class TestTables:
+    @pytest.mark.parametrize("columns", ["70", "80", "200"])
+    async def test_no_word_of_one_is_broken(self, served: Served, columns: str) -> None:
+        user_id, email = new_user(), f"{new_key()}@example.com"
+        request = CreateWalletRequest(request_id=new_key(), user_id=user_id, email=email)
+        await served.wallets.CreateWallet(request)
+        await served.grant(user_id, 12_345_678_901)
+        words, width = ("wallet", "list", "--email", email), {"COLUMNS": columns}
+        _, _, seen = await on_a_terminal(served, *words, environment=width, stdout_too=True)
+        _, piped, _ = await zaaz(served, *words, **width)
+        for shown in (seen, piped):
+            assert all(word in shown for word in (user_id, email, "12345.678901"))
+            assert "made" in shown
+        lines = [line for line in STYLE.sub("", seen).splitlines() if line[:1] in "┃│"]
+        assert max(map(len, lines)) <= int(columns)
 
 
 class TestColours:

@@ -40,6 +40,12 @@ class TestRejected:
         assert out.count(f" {user_id} │") == 2
         assert "WALLET_NOT_FOUND" in out
 
+    async def test_what_callers_write_is_shown_as_it_is(self, served: Served) -> None:
+        event = usage_event(new_user(), usage_key="[/red] [bold] :x: one")
+        await served.record(event)
+        code, out, _ = await zaaz(served, *REJECTED, "list", "--user", event.user_id)
+        assert (code, event.usage_key in out) == (0, True)
+
     async def test_replayed_once_it_can_be_billed(self, served: Served) -> None:
         user_id = new_user()
         await reject(served, user_id, 3)

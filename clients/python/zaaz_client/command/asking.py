@@ -3,7 +3,7 @@
 import asyncio
 import re
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -39,7 +39,9 @@ PATIENCE_SECONDS: Final = 3.0
 DEFAULT_LISTED: Final = 100
 
 _COPIED: Final = frozenset({"id", "user"})
-"""Columns that are copied into the next command: they are not folded while others can be."""
+"""Columns of ids, which the next command is given."""
+_UNBOUNDED: Final = 100_000
+"""Of a width: wider than any table."""
 _ID: Final = re.compile(r"[0-9a-f]{24}")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _T = TypeVar("_T")
@@ -145,16 +147,46 @@ def time_text(moment_: Timestamp) -> str:
     return moment_.ToDatetime(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+def stdout(width: int | None = None) -> Console:
+    """For what others wrote: nothing of it is taken for markup or for the name of an emoji."""
+    return Console(markup=False, emoji=False, width=width)
+
+
 def show(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """A table on stdout. Columns whose name begins with ">" are of numbers."""
+    """A table on stdout. Columns whose name begins with ">" are of numbers.
+
+    No word of it is broken, as what is copied from it may be an id or an amount: a terminal
+    that is too narrow for that gets a small table of each row, and a file a wide one.
+    """
+    names, shown = tuple(columns), [tuple(row) for row in rows]
+    table, console = _table(names, shown), stdout()
+    unbounded = console.options.update(max_width=_UNBOUNDED)
+    needed = console.measure(table, options=unbounded).minimum
+    if needed > console.width and console.is_terminal:
+        console.print(*(_record(names, row) for row in shown))
+    else:
+        stdout(width=max(needed, console.width)).print(table)
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table()
-    for name in columns:
-        align: Any = "right" if name.startswith(">") else "left"
-        whole = name in _COPIED
+    for name in names:
+        is_number = name.startswith(">")
+        align: Any = "right" if is_number else "left"
+        whole = is_number or name in _COPIED
         table.add_column(name.removeprefix(">"), justify=align, overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    return table
+
+
+def _record(names: Sequence[str], row: Sequence[str]) -> Table:
+    record = Table(show_header=False)
+    record.add_column(no_wrap=True)
+    record.add_column(overflow="fold")
+    for name, value in zip(names, row, strict=True):
+        record.add_row(name.removeprefix(">"), value)
+    return record
 
 
 def progress(is_shown: bool = True) -> Progress:

@@ -206,7 +206,7 @@ def _show(found: ApplyCatalogResponse) -> None:
     if not found.differences:
         click.echo(f"Nothing differs: {found.unchanged:,} rows are so already.")
         return
-    Console().print(_table(found.differences[:MAX_SHOWN]))
+    Console(emoji=False).print(_table(found.differences[:MAX_SHOWN]))
     hidden = len(found.differences) - MAX_SHOWN
     if hidden > 0:
         click.echo(f"and {hidden:,} more; --json shows all")

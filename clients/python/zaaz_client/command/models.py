@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import click
-from rich.console import Console
 from rich.table import Table
 from zaaz.credits.v1.ai_model_pb2 import (
     AiModel,
@@ -25,6 +24,7 @@ from zaaz_client.command.asking import (
     ask,
     asking,
     progress,
+    stdout,
     time_text,
 )
 from zaaz_client.command.listing import limited, listing
@@ -78,7 +78,7 @@ def list_(
 
     found = listing(rows, limit, as_json, target, given_key, SCOPES)
     if found is not None:
-        Console().print(_models_table(found))
+        stdout().print(_models_table(found))
 
 
 @models.command("import")
@@ -148,7 +148,7 @@ def _show(found: ImportAiModelsResponse) -> None:
     if not found.differences:
         click.echo(f"Nothing differs from {found.source}: {found.unchanged:,} models.")
         return
-    Console().print(_differences_table(found.differences[:MAX_SHOWN]))
+    stdout().print(_differences_table(found.differences[:MAX_SHOWN]))
     hidden = len(found.differences) - MAX_SHOWN
     if hidden > 0:
         click.echo(f"and {hidden:,} more; --json shows all")

@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
-from rich.console import Console
 from rich.table import Table
 from zaaz.ledger.v1.wallet_pb2 import OverdraftPolicy, Wallet
 from zaaz.wallet.v1.wallet_service_pb2 import GetWalletRequest
 
 from zaaz_client.client import ZaazClient
-from zaaz_client.command.asking import as_dict, ask, asking, check_id
+from zaaz_client.command.asking import as_dict, ask, asking, check_id, stdout
 from zaaz_client.command.line import DEFAULT_TARGET, Interrupted
 from zaaz_client.statements.formats import credits_text
 from zaaz_client.watch import (
@@ -51,7 +50,7 @@ def show(user_id: str, target: str, given_key: str | None, as_json: bool) -> Non
     if as_json:
         click.echo(json.dumps(as_dict(found)))
     else:
-        Console().print(_table(found))
+        stdout().print(_table(found))
 
 
 @wallet.command()
