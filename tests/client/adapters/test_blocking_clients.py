@@ -4,11 +4,13 @@ All of it is done in threads, as the vendor and the server are in this loop.
 """
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anthropic
+import httpx
 import openai
 import pytest
 from zaaz_client import StreamClosed, ZaazClient, adapters
@@ -175,6 +177,37 @@ class TestOpenAI:
         assert sent == [2]
         broken = UsageFigures(input_tokens=7, output_tokens=len("Forty"))
         assert await blocking_account.bills() == [(MODEL, broken), (MODEL, FULL)]
+
+    async def test_no_garbage_collector_closes_what_was_dropped(
+        self,
+        client: openai.OpenAI,
+        billing: StreamBilling,
+        vendor: Vendor,
+        blocking_account: BlockingAccount,
+    ) -> None:
+        closed: list[bool] = []
+
+        def drop(llm: openai.OpenAI) -> httpx.Response:
+            stream = llm.chat.completions.create(**ASKED, stream=True)
+            next(stream)
+            response: httpx.Response = stream.response
+            return response
+
+        def work() -> None:
+            with metered(client, billing, on_unknown_usage=estimate) as llm:
+                response = drop(llm)
+                gc.collect()
+                closed.append(response.is_closed)
+                llm.chat.completions.create(**ASKED)
+                closed.append(response.is_closed)
+                response = drop(llm)
+            closed.append(response.is_closed)
+
+        first, third = (wire.hanging(wire.chat_frames(f"chatcmpl-{n}")[:3]) for n in (1, 3))
+        vendor.answers(first, wire.chat("chatcmpl-2"), third)
+        await in_a_thread(work)
+        assert closed == [False, True, True]
+        assert len(await blocking_account.bills()) == 3
 
     async def test_bytes_and_calls_after_the_block_are_refused(
         self, client: openai.OpenAI, billing: StreamBilling, vendor: Vendor

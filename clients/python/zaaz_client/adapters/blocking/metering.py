@@ -64,8 +64,9 @@ class CallMeter(AnyCall):
             yield from self._ahead(stream)
         except GeneratorExit:
             # This may be the garbage collector, in any thread and in the middle of anything:
-            # it is not to wait. The vendor's stream closes itself when nobody holds it.
-            self._close = None
+            # it is not to wait. Nor is the vendor's stream left to it, which is a cycle: collected
+            # while httpcore holds its pool's lock, it would wait for that very lock. We hold it
+            # until it is closed with the next call, or the end.
             self.dropped = True
             raise
         except BaseException as error:
