@@ -185,10 +185,11 @@ async def test_revocation_ends_a_stream_in_the_middle_of_a_write(writes: int) ->
 
 
 async def test_revocation_ends_a_stream_that_lost_the_cancellation() -> None:
-    swallowed = asyncio.Event()
+    waits, swallowed = asyncio.Event(), asyncio.Event()
 
     async def stream(requests: Any, context: Any) -> Any:
         yield WalletDifference()
+        waits.set()
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         swallowed.set()
@@ -198,6 +199,7 @@ async def test_revocation_ends_a_stream_that_lost_the_cancellation() -> None:
     async with running(BidiStream=stream) as server, asyncio.timeout(20):
         call = server.call("BidiStream")
         await call.read()
+        await waits.wait()
         server.keys.revoke()
         await swallowed.wait()
         error = await failure(_drained(call))
