@@ -20,7 +20,7 @@ from bench.results import Taken, keep, table
 from bench.setting import Plan, tell
 
 QUICK_PAIRS, FULL_PAIRS = 3, 6
-"""Even: as many begin with either side."""
+"""Of an even number as many begin with either side; the quick scale gives that up for its time."""
 LONGEST_SECONDS = 1_800.0
 """For one figure: one that hangs would keep the others from being taken."""
 
